@@ -1,0 +1,40 @@
+# Every target works on a fresh machine: what needs the environment installs it first.
+#
+#   make install PYTHON=python3.11            another Python (3.10 to 3.12)
+#   make install MMSLAK_WHEELHOUSE=/some/dir  where the compiled mmcv is kept
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-all lint format clean
+
+# Settings of the caller's shell that would leak into the environment made here.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+
+PYTHON ?=
+VENV_PYTHON := .venv/bin/python
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: ## make .venv with everything pinned (once about 6 minutes, then nothing to do)
+	@'$(or $(PYTHON),python3)' tools/install.py $(if $(PYTHON),--this-python)
+
+demo: install ## show what the package does, on sample data made on the spot
+	@$(VENV_PYTHON) tools/demo.py
+
+test: install ## run the tests, the longer ones left out
+	@$(VENV_PYTHON) -m pytest -m "not slow"
+
+test-all: install ## run all tests
+	@$(VENV_PYTHON) -m pytest
+
+lint: install ## check formatting and code
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m ruff check .
+
+format: install ## rewrite the code as `make lint` wants it
+	@$(VENV_PYTHON) -m ruff format .
+	@$(VENV_PYTHON) -m ruff check --fix .
+
+clean: ## remove .venv and everything that can be made again (the wheelhouse stays)
+	rm -rf .venv .install.lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find mmslak tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +

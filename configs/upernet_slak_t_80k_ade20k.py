@@ -1,0 +1,18 @@
+"""UperNet + SLaK-T on ADE20K, 80k iterations. Paper, table 4: 46.2 mIoU, single scale."""
+
+_base_ = 'upernet_slak_t_ade20k.py'
+
+max_iters = 80000
+model = dict(backbone=dict(drop_path_rate=0.1))
+# No decay over layers here, and weight decay on everything but the norms.
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-4),
+    constructor='DefaultOptimWrapperConstructor',
+    paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=8000)
+default_hooks = dict(checkpoint=dict(interval=8000))

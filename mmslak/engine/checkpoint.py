@@ -1,0 +1,106 @@
+"""Checkpoints of tensors and plain containers, which load with PyTorch's safe loading."""
+
+from collections import deque
+
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+
+from ..registry import HOOKS
+
+_HISTORY = '__history__'
+
+
+@HOOKS.register_module()
+class PlainCheckpointHook(Hook):
+    """Write MMEngine's message hub as tensors, numbers and lists; rebuild it on loading.
+
+    MMEngine 0.10 pickles ``HistoryBuffer`` objects and NumPy scalars into its checkpoints,
+    which ``torch.load`` has refused since PyTorch 2.6. With this hook nothing has to be
+    allowed and ``resume`` works: the checkpoint holds no object but tensors and containers.
+    """
+
+    # Before any hook that might put more into the checkpoint in plain form by itself.
+    priority = 'VERY_LOW'
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Replace the objects in the message hub and the meta data by plain values."""
+        for key in ('message_hub', 'meta'):
+            if key in checkpoint:
+                checkpoint[key] = to_plain(checkpoint[key], key)
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Rebuild the message hub's history buffers."""
+        scalars = checkpoint.get('message_hub', {}).get('log_scalars', {})
+        for name, value in scalars.items():
+            if isinstance(value, dict) and _HISTORY in value:
+                values, counts = (t.cpu().numpy() for t in value[_HISTORY])
+                scalars[name] = HistoryBuffer(values, counts, value['max_length'])
+
+
+def to_plain(value, path: str):
+    """Copy ``value`` with NumPy and MMEngine objects replaced by tensors and containers.
+
+    Args:
+        value: Any nesting of dicts, lists, tuples, numbers, strings, tensors, NumPy arrays
+            and history buffers.
+        path (str): Where ``value`` stands, for the error.
+
+    Raises:
+        TypeError: If ``value`` holds anything else, naming where.
+    """
+    if value is None or isinstance(value, (bool, int, float, str, bytes, torch.Tensor)):
+        # np.float64 is a float as well, but pickles as a NumPy object.
+        return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, HistoryBuffer):
+        return {
+            _HISTORY: [torch.from_numpy(np.asarray(array, np.float64)) for array in value.data],
+            'max_length': value.max_length,
+        }
+    if isinstance(value, dict):
+        return {key: to_plain(item, f'{path}.{key}') for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(to_plain(item, path) for item in value)
+    if isinstance(value, (list, deque)):
+        return [to_plain(item, path) for item in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(to_plain(item, path) for item in value)
+    raise TypeError(
+        f'{path} is a {type(value).__name__}, which a checkpoint that loads safely cannot hold; '
+        'store a tensor, a number, a string or a container of these'
+    )
+
+
+@HOOKS.register_module()
+class CheckpointFitHook(Hook):
+    """Refuse a checkpoint that does not fill the model, where MMEngine would only warn.
+
+    For testing and resuming; fine-tuning may start from a file that fits in part.
+    """
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Compare the checkpoint's names and shapes with the model's.
+
+        Raises:
+            ValueError: If an entry of the model is missing or has another shape.
+        """
+        state = checkpoint.get('state_dict', checkpoint)
+        state = {key.removeprefix('module.'): value for key, value in state.items()}
+        model = runner.model
+        # Both a distributed wrapper and a test-time augmentation hold the network in `module`.
+        while hasattr(model, 'module'):
+            model = model.module
+        wanted = model.state_dict()
+        missing = [key for key in wanted if key not in state]
+        reshaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+        if missing or reshaped:
+            raise ValueError(
+                f'the checkpoint does not fit the model of the config: of {len(wanted)} entries '
+                f'{len(missing)} are missing and {len(reshaped)} have another shape (first: '
+                f'{(missing + reshaped)[0]}); give a checkpoint and a config that belong together'
+            )

@@ -1,0 +1,65 @@
+"""MMEngine's runner, with a terminal for people."""
+
+import logging
+import re
+import sys
+
+from mmengine.logging import MMLogger
+from mmengine.runner import BaseLoop
+from mmengine.runner import Runner as MMEngineRunner
+
+# What MMEngine logs for the record; in the log file, but not on the terminal.
+_RECORD_ONLY = re.compile(
+    r'\s*-{20,}\nSystem environment|\s*Config:\n|Hooks will be executed|Exp name:'
+    r'|Distributed training is not used|"FileClient" will be deprecated'
+    r'|"HardDiskBackend" is the alias|Checkpoints will be saved to'
+    r'|The prefix is not set in metric class'
+)
+_EMPTY_ROW = re.compile(r'^\|[^|]+\|.*\|\s*nan\s*\|$')
+
+
+class ConsoleFilter(logging.Filter):
+    """Keep what is only for the record off the terminal."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether ``record`` is for the terminal."""
+        return not _RECORD_ONLY.match(record.getMessage())
+
+
+class ConsoleFormatter(logging.Formatter):
+    """Format for the terminal: time and message, tables without the rows that have no value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format ``record``; a level is named only where something is wrong."""
+        lines = record.getMessage().strip('\n').split('\n')
+        kept = [line for line in lines if not _EMPTY_ROW.match(line)]
+        if len(kept) < len(lines):
+            kept.append(f'({len(lines) - len(kept)} classes that do not occur are left out)')
+        level = f'{record.levelname}: ' if record.levelno >= logging.WARNING else ''
+        return f'{self.formatTime(record, "%H:%M:%S")}  {level}' + '\n'.join(kept)
+
+
+class Runner(MMEngineRunner):
+    """MMEngine's ``Runner`` with a quiet terminal.
+
+    The log file holds all that MMEngine logs; the terminal what a person reads.
+    """
+
+    def build_logger(self, *args, **kwargs) -> MMLogger:
+        """Build MMEngine's logger and make its terminal handler readable."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setStream(sys.stdout)
+                handler.setFormatter(ConsoleFormatter())
+                handler.addFilter(ConsoleFilter())
+        return logger
+
+    @property
+    def iter(self) -> int:
+        """Iterations trained so far; 0 where nothing trains.
+
+        MMEngine builds the training loop and its data to answer, which MMSegmentation's
+        drawing asks in every test.
+        """
+        return self._train_loop.iter if isinstance(self._train_loop, BaseLoop) else 0
