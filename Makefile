@@ -36,5 +36,5 @@ format: install ## rewrite the code as `make lint` wants it
 	@$(VENV_PYTHON) -m ruff check --fix .
 
 clean: ## remove .venv and everything that can be made again (the wheelhouse stays)
-	rm -rf .venv .install.lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find mmslak tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv .venv-old-* .install.lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

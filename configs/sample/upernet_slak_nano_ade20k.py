@@ -51,9 +51,7 @@ model = dict(
     test_cfg=dict(crop_size=crop_size, stride=(85, 85)),
 )
 # From scratch: a higher rate, the same for all layers.
-optim_wrapper = dict(
-    optimizer=dict(lr=2e-3), paramwise_cfg=dict(decay_rate=1.0, num_layers=4)
-)
+optim_wrapper = dict(optimizer=dict(lr=2e-3), paramwise_cfg=dict(decay_rate=1.0, num_layers=4))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=50),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),

@@ -14,16 +14,42 @@ from mmengine.config import Config, ConfigDict, DictAction
 from ..datasets.checks import check_datasets
 from .config import default_work_dir, enable_amp, enable_tta, load_config, prepare
 
+#: In the place of a checkpoint: test the network as it is initialised.
+UNTRAINED = 'none'
 _SCORE_SUFFIX, _PREDICTION_SUFFIXES = '.json', ('.pkl', '.pickle')
 
 
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that training and testing share."""
-    parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', metavar='D', help='folder for logs and checkpoints')
-    parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
+def argument_parser(task: str) -> argparse.ArgumentParser:
+    """Build the command line of ``task``, ``train`` or ``test``."""
+    parser = argparse.ArgumentParser(
+        description='Train any config of this package or of a toolbox that uses it.'
+        if task == 'train'
+        else 'Evaluate a checkpoint, with pictures and predictions where asked for.'
     )
+    parser.add_argument('config', help='config file')
+    if task == 'train':
+        parser.add_argument(
+            '--resume',
+            nargs='?',
+            const='auto',
+            metavar='PATH',
+            help='go on from PATH, or from the last checkpoint in the work folder',
+        )
+        parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    else:
+        parser.add_argument(
+            'checkpoint', help='file that training wrote, or "none" for an untrained network'
+        )
+        parser.add_argument('--show-dir', metavar='D', help='draw the predictions into folder D')
+        parser.add_argument(
+            '--out',
+            metavar='F',
+            help='write the results: F.json the scores, F.pkl all predictions, any other name '
+            'a folder of predictions in the form of the data set (segmentation: label maps)',
+        )
+        parser.add_argument('--tta', action='store_true', help='several scales and flips')
+    parser.add_argument('--work-dir', metavar='D', help='folder for logs and checkpoints')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -33,18 +59,19 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     # torch.distributed.launch passes it; torchrun does not.
     parser.add_argument('--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    return parser
 
 
 def guarded(main):
     """Turn what a user can put right into one clear message, without a traceback."""
 
     @functools.wraps(main)
-    def run():
+    def run_guarded(*args):
         warnings.filterwarnings('ignore', category=UserWarning)
         warnings.filterwarnings('ignore', category=FutureWarning)
         warnings.filterwarnings('ignore', category=DeprecationWarning)
         try:
-            main()
+            main(*args)
         except (ValueError, FileNotFoundError, ImportError) as error:
             if os.environ.get('MMSLAK_TRACEBACK'):
                 raise
@@ -55,32 +82,34 @@ def guarded(main):
             print('\ninterrupted; --resume goes on from the last checkpoint', file=sys.stderr)
             sys.exit(130)
 
-    return run
+    return run_guarded
 
 
-def load(args: argparse.Namespace) -> Config:
-    """Load and check the config of a command line, before anything expensive starts."""
+def run(task: str, arguments: list[str] | None = None) -> dict:
+    """Run ``task`` as its command line would, and print where everything went.
+
+    Args:
+        task (str): ``train`` or ``test``.
+        arguments (list[str], optional): Default: those of the process.
+
+    Returns:
+        dict: The scores of a test; of training, where the checkpoints are and how good.
+    """
+    args = argument_parser(task).parse_args(arguments)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or default_work_dir(cfg, args.config)
-    return cfg
-
-
-def start(cfg: Config, args: argparse.Namespace, task: str):
-    """Run ``task``, ``train`` or ``test``, and print where everything went.
-
-    Returns:
-        Runner: The runner, after its work.
-    """
     if task == 'train':
         check_datasets(cfg, ('train', 'val'))
         if args.amp:
             enable_amp(cfg)
         _set_resume(cfg, args.resume)
     else:
-        _require_file(args.checkpoint)
+        if args.checkpoint != UNTRAINED:
+            _require_file(args.checkpoint)
         check_datasets(cfg, ('test',))
-        cfg.load_from, cfg.resume = args.checkpoint, False
+        cfg.load_from = None if args.checkpoint == UNTRAINED else args.checkpoint
+        cfg.resume = False
         if args.show_dir:
             _draw_into(cfg, args.show_dir)
         if args.out:
@@ -100,11 +129,8 @@ def start(cfg: Config, args: argparse.Namespace, task: str):
     if task == 'train':
         _warn_untrained_backbone(cfg, log)
         runner.train()
-        _report_training(runner, log)
-    else:
-        metrics = runner.test()
-        _report_test(args, metrics, log)
-    return runner
+        return _report_training(runner, log)
+    return _report_test(args, runner.test(), log)
 
 
 def _require_file(path: str) -> None:
@@ -134,9 +160,7 @@ def _draw_into(cfg: Config, folder: str) -> None:
         raise ValueError('--show-dir needs default_hooks.visualization in the config')
     hook.update(draw=True, interval=1)
     # Only pictures go there, and right there: event files belong to training.
-    cfg.visualizer.vis_backends = [
-        dict(type='LocalVisBackend', save_dir=folder, img_save_dir='.')
-    ]
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', save_dir=folder, img_save_dir='.')]
 
 
 def _write_predictions(cfg: Config, out: str) -> None:
@@ -163,7 +187,7 @@ def _warn_untrained_backbone(cfg: Config, log: logging.Logger) -> None:
         )
 
 
-def _report_training(runner, log: logging.Logger) -> None:
+def _report_training(runner, log: logging.Logger) -> dict:
     info = runner.message_hub.runtime_info
     lines = ['Done. Everything is in ' + runner.work_dir]
     if info.get('last_ckpt'):
@@ -173,17 +197,19 @@ def _report_training(runner, log: logging.Logger) -> None:
     lines.append(f'  log and config    {runner.log_dir}')
     lines.append(f'  curves            tensorboard --logdir {runner.work_dir}')
     log.info('\n'.join(lines))
+    return {key: info.get(key) for key in ('last_ckpt', 'best_ckpt', 'best_score')}
 
 
-def _report_test(args: argparse.Namespace, metrics: dict, log: logging.Logger) -> None:
+def _report_test(args: argparse.Namespace, metrics: dict, log: logging.Logger) -> dict:
+    scores = {name: float(value) for name, value in metrics.items()}
     lines = [f'Tested {args.checkpoint}:']
-    lines += [f'  {name:<17} {value:.4g}' for name, value in metrics.items()]
+    lines += [f'  {name:<17} {value:.4g}' for name, value in scores.items()]
     if args.out and Path(args.out).suffix == _SCORE_SUFFIX:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        scores = {name: float(value) for name, value in metrics.items()}
         Path(args.out).write_text(json.dumps(scores, indent=2) + '\n')
     if args.show_dir:
         lines.append(f'  pictures          {args.show_dir}')
     if args.out:
         lines.append(f'  results           {args.out}')
     log.info('\n'.join(lines))
+    return scores

@@ -89,9 +89,7 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 def _depth_function(model: nn.Module, decay_type: str):
     """Return a function from a parameter's name to its group and the number of groups."""
-    backbone, prefix = (
-        (model.backbone, 'backbone.') if hasattr(model, 'backbone') else (model, '')
-    )
+    backbone, prefix = (model.backbone, 'backbone.') if hasattr(model, 'backbone') else (model, '')
     if not hasattr(backbone, 'get_layer_depth'):
         raise ValueError(
             f'learning-rate decay needs a backbone with get_layer_depth, but '

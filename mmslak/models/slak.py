@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import contextmanager, nullcontext
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -110,13 +109,16 @@ def _statistics_kept(module: nn.Module):
     would enter the running mean and variance twice.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        # Not track_running_stats=False: the recomputation must save the same tensors.
+        norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, batches in kept:
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
 
 
 @MODELS.register_module()
@@ -195,11 +197,10 @@ class SLaK(BaseModule):
 
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
-        rates = iter(torch.linspace(0, drop_path_rate, sum(self.depths)).tolist())
+        last = max(1, sum(self.depths) - 1)
+        rates = iter(drop_path_rate * i / last for i in range(sum(self.depths)))
         previous = in_channels
-        for depth, width, kernel_size in zip(
-            self.depths, self.widths, kernel_sizes, strict=True
-        ):
+        for depth, width, kernel_size in zip(self.depths, self.widths, kernel_sizes, strict=True):
             if not self.stages:
                 downsample = nn.Sequential(
                     nn.Conv2d(previous, width, kernel_size=4, stride=4),

@@ -1,0 +1,71 @@
+"""Pictures side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+
+def picture_sheet(
+    rows: Sequence[Sequence[Image.Image]],
+    captions: Sequence[str],
+    path: str | Path,
+    cell: int = 192,
+    across: int = 2,
+    legend: Sequence[tuple[str, tuple[int, int, int]]] = (),
+) -> None:
+    """Write one picture of many, each row of pictures under the same captions.
+
+    Args:
+        rows (Sequence): Rows of pictures that belong together, such as image, truth and
+            prediction; each is scaled to fit its cell.
+        captions (Sequence[str]): One above each column.
+        path (str or Path): PNG file to write; its folder is made.
+        cell (int): Side of a cell in pixels.
+        across (int): Rows that stand beside each other.
+        legend (Sequence): Names and (R, G, B) colours, written below the pictures.
+    """
+    gap, line = 8, 24
+    block = len(captions) * (cell + gap) + gap
+    columns = min(across, len(rows))
+    lines = -(-len(rows) // columns)
+    font = ImageFont.load_default(size=14)
+    width = columns * block + gap
+    entries = _legend_positions(legend, font, width, gap)
+    legend_height = (entries[-1][1] + line) if entries else 0
+    height = line + lines * (cell + gap) + gap + legend_height
+    sheet = Image.new('RGB', (width, height), 'white')
+    draw = ImageDraw.Draw(sheet)
+    for column in range(columns):
+        for k, caption in enumerate(captions):
+            x = gap + column * block + k * (cell + gap) + cell // 2
+            draw.text((x, line // 2), caption, fill='black', font=font, anchor='mm')
+    for i, row in enumerate(rows):
+        top = line + (i // columns) * (cell + gap)
+        for k, picture in enumerate(row):
+            left = gap + (i % columns) * block + k * (cell + gap)
+            scale = cell / max(picture.size)
+            size = tuple(max(1, round(side * scale)) for side in picture.size)
+            # Label maps must not be blended into colours that mean another class.
+            flat = picture.mode == 'P'
+            resample = Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS
+            fitted = picture.resize(size, resample).convert('RGB')
+            sheet.paste(fitted, (left + (cell - size[0]) // 2, top + (cell - size[1]) // 2))
+    below = line + lines * (cell + gap) + gap
+    for (x, y), (name, colour) in zip(entries, legend, strict=True):
+        draw.rectangle((x, below + y + 4, x + 14, below + y + 18), fill=tuple(colour))
+        draw.text((x + 20, below + y + 11), name, fill='black', font=font, anchor='lm')
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+
+
+def _legend_positions(legend, font, width: int, gap: int) -> list[tuple[int, int]]:
+    """Place the legend's entries from left to right, in as many lines as they need."""
+    positions, x, y = [], gap, 0
+    for name, _ in legend:
+        wide = 20 + round(font.getlength(name)) + 2 * gap
+        if x + wide > width and x > gap:
+            x, y = gap, y + 24
+        positions.append((x, y))
+        x += wide
+    return positions

@@ -1,0 +1,226 @@
+"""Loading and adapting configs, and the checks of what they point to."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import PolyLR
+from mmengine.optim.scheduler import LinearLR
+from PIL import Image
+
+from mmslak.datasets import CLASSES, PALETTE, write_sample_data
+from mmslak.datasets.checks import DatasetLayoutError, check_datasets
+from mmslak.engine.config import ToolboxMissingError, enable_amp, enable_tta, load_config, prepare
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(
+    str(p.relative_to(ROOT)) for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts
+)
+
+
+@pytest.fixture(scope='module')
+def seg():
+    pytest.importorskip('mmseg')
+    return load_config(ROOT / 'configs/upernet_slak_t_ade20k.py')
+
+
+@pytest.mark.parametrize('path', CONFIGS)
+def test_every_config_loads_and_registers_the_package(path):
+    cfg = load_config(ROOT / path)
+    assert 'mmslak' in cfg.custom_imports.imports
+    assert cfg.default_hooks.plain_checkpoint.type == 'mmslak.PlainCheckpointHook'
+    assert any(b.type == 'TensorboardVisBackend' for b in cfg.vis_backends)
+    assert cfg.default_hooks.checkpoint.save_best
+
+
+@pytest.mark.parametrize(
+    ('name', 'arch', 'widths', 'drop_path', 'layers'),
+    [
+        ('upernet_slak_t_ade20k', 'tiny', [124, 249, 499, 998], 0.4, 6),
+        ('upernet_slak_s_ade20k', 'small', [124, 249, 499, 998], 0.3, 12),
+        ('upernet_slak_b_ade20k', 'base', [166, 332, 665, 1331], 0.4, 12),
+        ('baselines/upernet_convnext_t_ade20k', 'tiny', [96, 192, 384, 768], 0.4, 6),
+        ('baselines/upernet_convnext_s_ade20k', 'small', [96, 192, 384, 768], 0.3, 12),
+        ('baselines/upernet_convnext_b_ade20k', 'base', [128, 256, 512, 1024], 0.4, 12),
+    ],
+)
+def test_the_recipe_of_ade20k(name, arch, widths, drop_path, layers):
+    """Appendix A.2 and the recipe it refers to, written out."""
+    cfg = load_config(ROOT / f'configs/{name}.py')
+    assert cfg.model.backbone.arch == arch
+    assert cfg.model.backbone.drop_path_rate == drop_path
+    assert cfg.model.backbone.layer_scale_init_value == 1.0
+    head, aux = cfg.model.decode_head, cfg.model.auxiliary_head
+    assert (head.type, head.in_channels, head.channels) == ('UPerHead', widths, 512)
+    assert (aux.in_channels, aux.in_index, aux.loss_decode.loss_weight) == (widths[2], 2, 0.4)
+    assert head.num_classes == aux.num_classes == 150
+    assert head.norm_cfg.type == 'SyncBN'
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05
+    )
+    assert cfg.optim_wrapper.paramwise_cfg == dict(
+        decay_rate=0.9, decay_type='stage_wise', num_layers=layers
+    )
+    assert (cfg.train_cfg.max_iters, cfg.train_dataloader.batch_size) == (160000, 2)
+    assert cfg.model.test_cfg == dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
+
+
+def test_the_80k_schedule(seg):
+    cfg = load_config(ROOT / 'configs/upernet_slak_t_80k_ade20k.py')
+    assert cfg.train_cfg.max_iters == 80000 == cfg.param_scheduler[1].end
+    assert cfg.optim_wrapper.optimizer.lr == 2e-4
+    assert cfg.optim_wrapper.paramwise_cfg == dict(norm_decay_mult=0.0)
+    assert cfg.model.backbone.drop_path_rate == 0.1
+
+
+def test_learning_rate_over_time(seg):
+    """Warm-up from 1e-6 over 1500 iterations, times the polynomial decay of the whole."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1e-4)
+    schedulers = []
+    for kind, cfg in zip((LinearLR, PolyLR), seg.param_scheduler, strict=True):
+        cfg = dict(cfg, begin=cfg['begin'] // 100, end=cfg['end'] // 100)
+        assert cfg.pop('type') == kind.__name__
+        schedulers.append(kind(optimizer, **cfg))
+    for step in range(1600):
+        warm_up = min(1.0, 1e-6 + (1 - 1e-6) * step / 14)
+        assert optimizer.param_groups[0]['lr'] == pytest.approx(
+            1e-4 * warm_up * (1 - step / 1599), rel=1e-6, abs=1e-12
+        )
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+
+
+def test_sample_config_names_the_sample_classes():
+    cfg = load_config(ROOT / 'configs/sample/upernet_slak_nano_ade20k.py')
+    assert tuple(cfg.metainfo.classes) == CLASSES
+    assert [tuple(colour) for colour in cfg.metainfo.palette] == list(PALETTE)
+    assert cfg.model.decode_head.num_classes == len(CLASSES)
+
+
+def test_data_root_moves_everything(seg):
+    cfg = load_config(ROOT / 'configs/upernet_slak_t_ade20k.py', dict(data_root='/else/where'))
+    for split in ('train', 'val', 'test'):
+        assert cfg[f'{split}_dataloader'].dataset.data_root == '/else/where'
+    assert 'data/ADEChallengeData2016' not in cfg.pretty_text
+
+
+def test_amp_and_tta(seg):
+    cfg = load_config(ROOT / 'configs/upernet_slak_t_ade20k.py')
+    enable_amp(cfg)
+    assert cfg.optim_wrapper.type == 'mmslak.AmpOptimWrapper'
+    enable_tta(cfg)
+    assert cfg.model.type == 'SegTTAModel'
+    assert cfg.model.module.type == 'EncoderDecoder'
+    assert cfg.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
+    with pytest.raises(ValueError, match='tta_model'):
+        enable_tta(Config(dict(model=dict(type='A'))))
+    with pytest.raises(ValueError, match='ApexOptimWrapper'):
+        enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
+
+
+def test_launchers(monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    with pytest.raises(ValueError, match='torchrun'):
+        prepare(Config(dict(model=dict())), 'pytorch')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(ValueError, match='slurm needs GPUs'):
+        prepare(Config(dict(model=dict())), 'slurm')
+
+
+def test_missing_config_and_toolbox(monkeypatch, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'nothing\.py'):
+        load_config('nothing.py')
+    config = tmp_path / 'c.py'
+    config.write_text("default_scope = 'mmdet'\n")
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+    with pytest.raises(ToolboxMissingError, match=r"pip install 'mmslak\[det\]'"):
+        load_config(config)
+
+
+def test_importing_needs_no_toolbox():
+    """In a fresh process that cannot import any toolbox."""
+    code = (
+        'import sys\n'
+        "for name in ('mmdet', 'mmseg', 'mmpretrain'): sys.modules[name] = None\n"
+        'import mmslak; from mmslak.models import SLaK; SLaK("nano")\n'
+        'import mmslak.engine.launch, mmslak.engine.runner, mmslak.datasets, mmslak.analysis\n'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+
+
+@pytest.fixture(scope='module')
+def sample(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'sample'
+    write_sample_data(root, images=10, size=48)
+    return root
+
+
+def check(root, **dataset):
+    dataset = dict(
+        dict(
+            type='ADE20KDataset',
+            data_root=str(root),
+            data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        ),
+        **dataset,
+    )
+    check_datasets(Config(dict(train_dataloader=dict(dataset=dataset))), ('train', 'val'))
+
+
+def test_dataset_checks_pass_on_a_good_layout(sample):
+    ade = sample / 'ADEChallengeData2016'
+    check(ade)
+    check(
+        sample / 'coco',
+        type='CocoDataset',
+        ann_file='annotations/instances_train2017.json',
+        data_prefix=dict(img='train2017/'),
+    )
+    # Wrapped data sets are looked into.
+    inner = dict(type='ADE20KDataset', data_root='/no/such/place', data_prefix=dict(img_path='a'))
+    with pytest.raises(DatasetLayoutError, match='/no/such/place'):
+        check(ade, type='RepeatDataset', dataset=inner)
+
+
+def test_dataset_checks_say_what_is_missing(sample, tmp_path):
+    with pytest.raises(DatasetLayoutError) as error:
+        check(tmp_path / 'nowhere')
+    for word in ('nowhere', 'annotations/training/*.png', 'tools/make_sample_data.py', 'data_root'):
+        assert word in str(error.value)
+
+    (tmp_path / 'images/training').mkdir(parents=True)
+    with pytest.raises(DatasetLayoutError, match=r'no file in .*images/training'):
+        check(tmp_path)
+    Image.new('RGB', (8, 8)).save(tmp_path / 'images/training/a.jpg')
+    with pytest.raises(DatasetLayoutError, match=r'no folder .*annotations/training'):
+        check(tmp_path)
+    (tmp_path / 'annotations/training').mkdir(parents=True)
+    Image.new('P', (8, 8)).save(tmp_path / 'annotations/training/b.png')
+    with pytest.raises(DatasetLayoutError, match=r'label map of a\.jpg: .*training/a\.png'):
+        check(tmp_path)
+    with pytest.raises(DatasetLayoutError, match=r'no file .*instances.json'):
+        check(sample / 'coco', type='CocoDataset', ann_file='instances.json', data_prefix=dict())
+
+
+def test_console_shows_what_a_person_reads():
+    import logging
+
+    from mmslak.engine.runner import ConsoleFilter, ConsoleFormatter
+
+    def record(message, level=logging.INFO):
+        return logging.LogRecord('mmengine', level, '', 0, message, None, None)
+
+    assert not ConsoleFilter().filter(record('Config:\nmodel = dict()'))
+    assert not ConsoleFilter().filter(record('\n' + '-' * 60 + '\nSystem environment:\n'))
+    assert ConsoleFilter().filter(record('Iter(train) [1/2]  eta: 0:00:01'))
+    table = '\n'.join(
+        ['per class results:', '| Class | IoU | Acc |', '| wall | 1.5 | 2.0 |']
+        + [f'| {name} | nan | nan |' for name in ('sky', 'tree')]
+    )
+    shown = ConsoleFormatter().format(record(table))
+    assert 'wall' in shown and 'sky' not in shown and '2 classes' in shown
+    assert 'WARNING' in ConsoleFormatter().format(record('careful', logging.WARNING))
