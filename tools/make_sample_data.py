@@ -1,7 +1,7 @@
 """Make sample data in the layouts of ADE20K, COCO, VOC2007 and ImageNet, without a download.
 
 Example:
-    python tools/make_sample_data.py data/sample --images 200 --size 128
+    python tools/make_sample_data.py data/sample --images 400 --size 128
 """
 
 import argparse
@@ -21,7 +21,7 @@ def parse_args(argv=None):
     )
     parser.add_argument('root', metavar='DIR', help='folder to make, such as data/sample')
     parser.add_argument(
-        '--images', type=int, default=200, metavar='N', help='number of scenes (default: 200)'
+        '--images', type=int, default=400, metavar='N', help='number of scenes (default: 400)'
     )
     parser.add_argument(
         '--size',

@@ -4,7 +4,7 @@ _base_ = '../upernet_slak_t_ade20k.py'
 
 data_root = 'data/sample/ADEChallengeData2016'
 crop_size = (128, 128)
-max_iters = 1000
+max_iters = 1200
 
 metainfo = dict(
     classes=[
@@ -27,7 +27,6 @@ train_pipeline = [
     dict(type='RandomResize', scale=(512, 128), ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [
@@ -51,11 +50,11 @@ model = dict(
     test_cfg=dict(crop_size=crop_size, stride=(85, 85)),
 )
 # From scratch: a higher rate, the same for all layers.
-optim_wrapper = dict(optimizer=dict(lr=2e-3), paramwise_cfg=dict(decay_rate=1.0, num_layers=4))
+optim_wrapper = dict(optimizer=dict(lr=4e-3), paramwise_cfg=dict(decay_rate=1.0, num_layers=4))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=50),
+    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=100),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
 ]
-train_cfg = dict(max_iters=max_iters, val_interval=250)
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=250))
+train_cfg = dict(max_iters=max_iters, val_interval=300)
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=300))
 randomness = dict(seed=0)

@@ -471,7 +471,7 @@ def _existing(root: Path, parameters: dict, overwrite: bool) -> SampleData | Non
 
 def write_sample_data(
     root: str | Path,
-    images: int = 200,
+    images: int = 400,
     size: int = 128,
     seed: int = 0,
     context: bool = False,

@@ -1,0 +1,240 @@
+"""The command lines, as a user types them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip('mmseg')
+from mmslak.datasets import write_sample_data
+
+ROOT = Path(__file__).parents[2]
+CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'
+SMALL = [
+    'train_cfg.val_interval=2',
+    'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.interval=1',
+    'train_dataloader.batch_size=2',
+    'model.decode_head.channels=16',
+    *(
+        f'{split}_dataloader.{setting}'
+        for split in ('train', 'val', 'test')
+        for setting in ('num_workers=0', 'persistent_workers=False')
+    ),
+]
+
+
+def call(*command, options=(), expect=0, launcher=(sys.executable,)):
+    """Run a tool in a process of its own; return what it prints."""
+    command = [*launcher, *map(str, command)]
+    if options:
+        command += ['--cfg-options', *map(str, options)]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=900,
+    )
+    assert done.returncode == expect, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'sample'
+    write_sample_data(root, images=20, size=96)
+    return f'data_root={root}/ADEChallengeData2016'
+
+
+def train(work_dir, data, iters, *arguments, options=(), **kwargs):
+    length = [f'train_cfg.max_iters={iters}', 'param_scheduler.1.end=8']
+    options = [data, *SMALL, *length, *options]
+    return call(
+        'tools/train.py', CONFIG, '--work-dir', work_dir, *arguments, options=options, **kwargs
+    )
+
+
+def losses(text):
+    return [float(v) for v in re.findall(r'Iter\(train\).* loss: (\d+\.\d+)', text)]
+
+
+def rates(text):
+    return re.findall(r'Iter\(train\) \[\s*(\d+)/.*?lr: (\S+)', text)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, data):
+    work_dir = tmp_path_factory.mktemp('train')
+    return work_dir, train(work_dir, data, 4)
+
+
+def test_training_prints_what_a_person_reads(trained):
+    work_dir, text = trained
+    assert len(losses(text)) == 4 and np.isfinite(losses(text)).all()
+    for words in ('eta: ', 'Learning rates, stage_wise', 'best_mIoU_iter_', 'Everything is in'):
+        assert words in text
+    for noise in ('System environment', 'Config:', 'Hooks will be', 'Traceback'):
+        assert noise not in text
+    log = next(work_dir.glob('*/*.log')).read_text()
+    assert 'System environment' in log and 'Config:' in log
+    assert list(work_dir.glob('*/vis_data/events.out.tfevents.*'))
+
+
+def test_checkpoints_load_safely(trained):
+    checkpoint = torch.load(trained[0] / 'iter_4.pth', weights_only=True)
+    assert checkpoint['meta']['iter'] == 4
+    assert 'train/loss' in checkpoint['message_hub']['log_scalars']
+
+
+def test_resume_goes_on_where_it_stopped(trained, data, tmp_path):
+    """Four iterations at once, against two, a stop, and two more."""
+    _, whole = trained
+    first = train(tmp_path, data, 2)
+    best = re.findall(r'best checkpoint with (\S+) mIoU at (\d+)', first)
+    second = train(tmp_path, data, 4, '--resume')
+    assert rates(first) + rates(second) == rates(whole)
+    assert [i for i, _ in rates(second)] == ['3', '4']
+    runtime = torch.load(tmp_path / 'iter_4.pth', weights_only=True)['message_hub']['runtime_info']
+    assert runtime['best_score'] >= float(best[0][0])
+    for group in ('optimizer', 'param_schedulers'):
+        a, b = (
+            torch.load(d / 'iter_4.pth', weights_only=True)[group] for d in (trained[0], tmp_path)
+        )
+        if group == 'optimizer':
+            a, b = ([g['lr'] for g in x['param_groups']] for x in (a, b))
+        assert a == b
+
+
+def test_testing_writes_scores_predictions_and_pictures(trained, data, tmp_path):
+    checkpoint = trained[0] / 'iter_4.pth'
+    options = [data, *SMALL]
+    text = call(
+        'tools/test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'w',
+        '--show-dir', tmp_path / 'pictures', '--out', tmp_path / 'scores.json', options=options,
+    )  # fmt: skip
+    scores = json.loads((tmp_path / 'scores.json').read_text())
+    assert set(scores) == {'mIoU', 'aAcc', 'mAcc'} and 0 <= scores['mIoU'] <= 100
+    assert f'{scores["mIoU"]:.4g}' in text
+    pictures = list((tmp_path / 'pictures').glob('*.png'))
+    assert len(pictures) == 4
+    call(
+        'tools/test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'w', '--tta',
+        '--out', tmp_path / 'maps', options=options,
+    )  # fmt: skip
+    maps = sorted((tmp_path / 'maps').glob('*.png'))
+    assert len(maps) == 4
+    assert (
+        np.asarray(Image.open(maps[0])).min() >= 1 and np.asarray(Image.open(maps[0])).max() <= 12
+    )
+
+
+def test_mistakes_are_told_before_any_work(trained, data, tmp_path):
+    work = ['--work-dir', tmp_path]
+    text = call('tools/train.py', CONFIG, *work, options=['data_root=no/where'], expect=2)
+    assert 'no/where' in text and 'make_sample_data.py' in text and 'Traceback' not in text
+    text = call('tools/train.py', 'configs/none.py', *work, expect=2)
+    assert 'configs/none.py does not exist' in text
+    text = call('tools/test.py', CONFIG, 'no.pth', *work, options=[data], expect=2)
+    assert 'no.pth does not exist' in text
+    text = train(tmp_path, data, 4, '--resume', expect=2)
+    assert 'found no checkpoint in' in text
+    checkpoint = trained[0] / 'iter_4.pth'
+    options = [data, 'model.backbone.arch=tiny']
+    text = call('tools/test.py', CONFIG, checkpoint, *work, options=options, expect=2)
+    assert 'does not fit the model' in text and 'Traceback' not in text
+
+
+def test_two_processes_train_in_step(data, tmp_path):
+    torchrun = (
+        sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'
+    )  # fmt: skip
+    text = train(tmp_path, data, 2, '--launcher', 'pytorch', '--amp', launcher=torchrun)
+    assert len(losses(text)) == 2
+    assert (tmp_path / 'iter_2.pth').is_file()
+
+
+def test_a_config_of_ones_own_in_pure_python_style(data, tmp_path):
+    config = tmp_path / 'own.py'
+    root = data.removeprefix('data_root=')
+    config.write_text(f"""
+from mmengine.config import read_base
+with read_base():
+    from mmseg.configs._base_.models.upernet_r50 import *
+    from mmseg.configs._base_.default_runtime import *
+    from mmseg.configs._base_.schedules.schedule_20k import *
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmseg.datasets import BaseSegDataset, LoadAnnotations, PackSegInputs
+from mmcv.transforms import LoadImageFromFile, Resize
+from mmslak.models import SLaK
+
+custom_imports = dict(imports=['mmslak'])
+model.update(pretrained=None, backbone=dict(type=SLaK, arch='nano'))
+model['data_preprocessor'].update(size=(64, 64))
+model['decode_head'].update(in_channels=[20, 41, 83, 166], num_classes=12, channels=16)
+model['auxiliary_head'].update(in_channels=83, num_classes=12)
+dataset = dict(
+    type=BaseSegDataset, data_root='{root}', reduce_zero_label=True,
+    data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+    metainfo=dict(classes=[str(i) for i in range(12)]),
+    pipeline=[dict(type=LoadImageFromFile), dict(type=LoadAnnotations, reduce_zero_label=True),
+              dict(type=Resize, scale=(64, 64)), dict(type=PackSegInputs)])
+train_dataloader = dict(batch_size=2, num_workers=0, dataset=dataset,
+                        sampler=dict(type=InfiniteSampler, shuffle=True))
+train_cfg.update(max_iters=2, val_interval=10)
+val_cfg = None
+test_cfg = None
+default_hooks['logger'].update(interval=1)
+""")
+    text = call('tools/train.py', config, '--work-dir', tmp_path / 'work')
+    assert len(losses(text)) == 2
+
+
+@pytest.fixture(scope='module')
+def real_ade20k(tmp_path_factory):
+    root = os.environ.get('MMSLAK_REAL_DATA')
+    if not root:
+        pytest.skip('MMSLAK_REAL_DATA is not set')
+    return Path(root) / 'ADEChallengeData2016'
+
+
+@pytest.mark.slow
+def test_slak_t_on_real_images(real_ade20k, tmp_path):
+    """Test, 20 iterations that lower the loss, a stop at 10 and a resume, on real ADE20K."""
+    config = 'configs/upernet_slak_t_ade20k.py'
+    options = [
+        f'data_root={real_ade20k}',
+        'train_dataloader.dataset.data_prefix.img_path=images/validation',
+        'train_dataloader.dataset.data_prefix.seg_map_path=annotations/validation',
+        'crop_size=(256,256)',
+        'train_dataloader.dataset.pipeline.3.crop_size=(256,256)',
+        'model.data_preprocessor.size=(256,256)',
+        'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+        'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
+        'param_scheduler.0.end=5', 'default_hooks.logger.interval=1', 'randomness.seed=0',
+        'default_hooks.checkpoint.interval=10', 'train_cfg.val_interval=10',
+    ]  # fmt: skip
+    train = ['tools/train.py', config, '--work-dir', tmp_path]
+    first = call(*train, options=[*options, 'train_cfg.max_iters=10'])
+    second = call(*train, '--resume', options=[*options, 'train_cfg.max_iters=20'])
+    values = losses(first) + losses(second)
+    assert len(values) == 20 and np.isfinite(values).all()
+    assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5])
+    assert [int(i) for i, _ in rates(second)] == list(range(11, 21))
+    state = torch.load(tmp_path / 'iter_20.pth', weights_only=True)
+    best = float(re.findall(r'best checkpoint with (\S+) mIoU', first)[-1])
+    assert state['message_hub']['runtime_info']['best_score'] >= round(best, 2)
+    call(
+        'tools/test.py', config, tmp_path / 'iter_20.pth', '--work-dir', tmp_path / 'test',
+        '--out', tmp_path / 's.json', options=[f'data_root={real_ade20k}'],
+    )  # fmt: skip
+    assert json.loads((tmp_path / 's.json').read_text())['mIoU'] > 0
