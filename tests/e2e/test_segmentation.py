@@ -167,35 +167,48 @@ def test_a_config_of_ones_own_in_pure_python_style(data, tmp_path):
     config = tmp_path / 'own.py'
     root = data.removeprefix('data_root=')
     config.write_text(f"""
-from mmengine.config import read_base
-with read_base():
-    from mmseg.configs._base_.models.upernet_r50 import *
-    from mmseg.configs._base_.default_runtime import *
-    from mmseg.configs._base_.schedules.schedule_20k import *
-from mmengine.dataset import DefaultSampler, InfiniteSampler
-from mmseg.datasets import BaseSegDataset, LoadAnnotations, PackSegInputs
 from mmcv.transforms import LoadImageFromFile, Resize
+from mmengine.dataset import InfiniteSampler
+from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop
+from mmseg.datasets import BaseSegDataset, LoadAnnotations, PackSegInputs
+from mmseg.models import EncoderDecoder, FCNHead, SegDataPreProcessor
+from torch.optim import AdamW
+
 from mmslak.models import SLaK
 
-custom_imports = dict(imports=['mmslak'])
-model.update(pretrained=None, backbone=dict(type=SLaK, arch='nano'))
-model['data_preprocessor'].update(size=(64, 64))
-model['decode_head'].update(in_channels=[20, 41, 83, 166], num_classes=12, channels=16)
-model['auxiliary_head'].update(in_channels=83, num_classes=12)
-dataset = dict(
-    type=BaseSegDataset, data_root='{root}', reduce_zero_label=True,
-    data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
-    metainfo=dict(classes=[str(i) for i in range(12)]),
-    pipeline=[dict(type=LoadImageFromFile), dict(type=LoadAnnotations, reduce_zero_label=True),
-              dict(type=Resize, scale=(64, 64)), dict(type=PackSegInputs)])
-train_dataloader = dict(batch_size=2, num_workers=0, dataset=dataset,
-                        sampler=dict(type=InfiniteSampler, shuffle=True))
-train_cfg.update(max_iters=2, val_interval=10)
-val_cfg = None
-test_cfg = None
-default_hooks['logger'].update(interval=1)
+default_scope = 'mmseg'
+log_processor = dict(by_epoch=False)
+model = dict(
+    type=EncoderDecoder,
+    data_preprocessor=dict(type=SegDataPreProcessor, size=(64, 64)),
+    backbone=dict(type=SLaK, arch='nano'),
+    decode_head=dict(type=FCNHead, in_channels=166, in_index=3, channels=16, num_classes=12),
+    test_cfg=dict(mode='whole'),
+)
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    sampler=dict(type=InfiniteSampler, shuffle=True),
+    dataset=dict(
+        type=BaseSegDataset,
+        data_root='{root}',
+        reduce_zero_label=True,
+        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        metainfo=dict(classes=[str(i) for i in range(12)]),
+        pipeline=[
+            dict(type=LoadImageFromFile),
+            dict(type=LoadAnnotations, reduce_zero_label=True),
+            dict(type=Resize, scale=(64, 64)),
+            dict(type=PackSegInputs),
+        ],
+    ),
+)
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=AdamW, lr=1e-3))
+train_cfg = dict(type=IterBasedTrainLoop, max_iters=2)
 """)
-    text = call('tools/train.py', config, '--work-dir', tmp_path / 'work')
+    options = ['default_hooks.logger.type=LoggerHook', 'default_hooks.logger.interval=1']
+    text = call('tools/train.py', config, '--work-dir', tmp_path / 'work', options=options)
     assert len(losses(text)) == 2
 
 
