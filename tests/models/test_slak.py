@@ -330,3 +330,17 @@ def test_bad_arguments_are_named(arguments, words):
 def test_too_small_an_image_is_named(network):
     with pytest.raises(ValueError, match='32 x 32, got 31 x 64'):
         network(torch.zeros(1, 3, 31, 64))
+
+
+def test_classifier_of_mmpretrain_trains():
+    classifiers = pytest.importorskip('mmpretrain.models.classifiers')
+    structures = pytest.importorskip('mmpretrain.structures')
+    model = classifiers.ImageClassifier(
+        backbone=dict(type='mmslak.SLaK', arch='nano', out_indices=-1, gap_before_final_norm=True),
+        head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=166),
+    )
+    samples = [structures.DataSample().set_gt_label(i) for i in (1, 4)]
+    loss = model.loss(torch.randn(2, 3, 64, 64), samples)['loss']
+    loss.backward()
+    assert model.head.fc.weight.grad.abs().sum() > 0
+    assert model.backbone.stages[0][0].mixing.wide.conv.weight.grad.abs().sum() > 0
