@@ -1,7 +1,7 @@
 """What plugs into MMEngine: thin, calling the packages beside it."""
 
 from .amp import AmpOptimWrapper
-from .checkpoint import CheckpointFitHook, PlainCheckpointHook
+from .checkpoint import CheckpointFitHook, PlainCheckpointHook, RandomStateHook
 from .layer_decay import LearningRateDecayOptimWrapperConstructor
 
 __all__ = [
@@ -9,4 +9,5 @@ __all__ = [
     'CheckpointFitHook',
     'LearningRateDecayOptimWrapperConstructor',
     'PlainCheckpointHook',
+    'RandomStateHook',
 ]

@@ -1,11 +1,13 @@
 """Checkpoints of tensors and plain containers, which load with PyTorch's safe loading."""
 
+import random
 from collections import deque
 
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import EpochBasedTrainLoop
 
 from ..registry import HOOKS
 
@@ -74,6 +76,50 @@ def to_plain(value, path: str):
         f'{path} is a {type(value).__name__}, which a checkpoint that loads safely cannot hold; '
         'store a tensor, a number, a string or a container of these'
     )
+
+
+@HOOKS.register_module()
+class RandomStateHook(Hook):
+    """Carry the states of the random generators in checkpoints, so that resuming is exact.
+
+    In a loop over iterations MMEngine draws the skipped data again, which brings Python's and
+    NumPy's generators to where they were; PyTorch's, which drop path and dropout draw from,
+    would start anew. Of several processes only the first writes, so that there each of them
+    starts anew.
+    """
+
+    def __init__(self):
+        self._state: dict | None = None
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Add the states to a checkpoint."""
+        if runner.world_size == 1:
+            states = dict(
+                python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state()
+            )
+            if torch.cuda.is_available():
+                states['cuda'] = torch.cuda.get_rng_state()
+            checkpoint['random_state'] = to_plain(states, 'random_state')
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Keep the states for when training goes on."""
+        if runner._resume and runner.world_size == 1:
+            self._state = checkpoint.get('random_state')
+
+    def before_train_epoch(self, runner) -> None:
+        """Go on with Python's and NumPy's states where whole epochs were trained."""
+        if self._state and isinstance(runner.train_loop, EpochBasedTrainLoop):
+            random.setstate(self._state['python'])
+            kind, keys, *rest = self._state['numpy']
+            np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        """Go on with PyTorch's state, after the data were skipped."""
+        if self._state:
+            torch.set_rng_state(self._state['torch'].cpu())
+            if 'cuda' in self._state and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self._state['cuda'].cpu())
+            self._state = None
 
 
 @HOOKS.register_module()

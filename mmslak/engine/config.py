@@ -118,6 +118,7 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
     cfg.launcher = launcher
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('plain_checkpoint', dict(type='mmslak.PlainCheckpointHook'))
+    hooks.setdefault('random_state', dict(type='mmslak.RandomStateHook'))
     if launcher == 'none':
         return
     if launcher == 'pytorch' and 'RANK' not in os.environ:

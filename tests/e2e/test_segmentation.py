@@ -220,6 +220,23 @@ def real_ade20k(tmp_path_factory):
     return Path(root) / 'ADEChallengeData2016'
 
 
+def test_real_images_go_through_the_real_pipeline(real_ade20k, tmp_path):
+    """A small network in the place of SLaK-T, everything else as the config says."""
+    call(
+        'tools/test.py', 'configs/upernet_slak_t_ade20k.py', 'none', '--work-dir', tmp_path,
+        '--out', tmp_path / 'maps', options=[
+            f'data_root={real_ade20k}', 'model.backbone.arch=nano',
+            'model.decode_head.in_channels=[20,41,83,166]', 'model.decode_head.channels=16',
+            'model.auxiliary_head.in_channels=83',
+        ],
+    )  # fmt: skip
+    for image in sorted((real_ade20k / 'images/validation').iterdir()):
+        labels = np.asarray(Image.open(tmp_path / f'maps/{image.stem}.png'))
+        # Written in the size of the image, counted from 1 as ADE20K does.
+        assert labels.shape == Image.open(image).size[::-1]
+        assert labels.min() >= 1 and labels.max() <= 150
+
+
 @pytest.mark.slow
 def test_slak_t_on_real_images(real_ade20k, tmp_path):
     """Test, 20 iterations that lower the loss, a stop at 10 and a resume, on real ADE20K."""

@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
-from mmslak.engine import CheckpointFitHook, PlainCheckpointHook
+from mmslak.engine import CheckpointFitHook, PlainCheckpointHook, RandomStateHook
 
 
 def test_message_hub_survives_safe_loading(tmp_path):
@@ -64,3 +64,19 @@ def test_misfit_is_an_error(change, words):
         CheckpointFitHook().after_load_checkpoint(runner, {'state_dict': state})
     for word in words:
         assert word in str(error.value)
+
+
+def test_random_states_are_carried_over(tmp_path):
+    runner = SimpleNamespace(world_size=1, _resume=True, train_loop=None)
+    torch.manual_seed(3)
+    checkpoint = {}
+    RandomStateHook().before_save_checkpoint(runner, checkpoint)
+    torch.save(checkpoint, tmp_path / 'c.pth')
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    hook = RandomStateHook()
+    hook.after_load_checkpoint(runner, torch.load(tmp_path / 'c.pth', weights_only=True))
+    hook.before_train_iter(runner, 0)
+    assert torch.equal(torch.rand(3), expected)
+    hook.before_train_iter(runner, 1)  # only once
+    assert not torch.equal(torch.rand(3), expected)
