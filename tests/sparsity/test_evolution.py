@@ -1,0 +1,576 @@
+"""Training sparse: masks hold, updates move exactly as many as they should, resume is exact."""
+
+import copy
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mmslak.sparsity import (
+    DynamicSparsity,
+    UpdateRule,
+    prune_and_grow,
+    select_targets,
+    snip_scores,
+    unpack_masks,
+)
+
+few = settings(max_examples=60, deadline=None, derandomize=True)
+
+OPTIMIZERS = {
+    'adamw': lambda p: torch.optim.AdamW(p, 0.02, weight_decay=0.3),
+    'amsgrad': lambda p: torch.optim.AdamW(p, 0.02, weight_decay=0.3, amsgrad=True),
+    'sgd': lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+}
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, (9, 5), groups=8, padding='same'),
+        nn.GELU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 10),
+    )
+
+
+def batch(step):
+    generator = torch.Generator().manual_seed(step)
+    return torch.randn(4, 3, 8, 8, generator=generator), torch.randint(
+        10, (4,), generator=generator
+    )
+
+
+def train_step(model, optimizer, sparsity, step, clip=None):
+    images, labels = batch(step)
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(images), labels).backward()
+    sparsity.before_step()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return sparsity.step(optimizer)
+
+
+def assert_masked(model, optimizer, sparsity):
+    """Weights, gradients and moments of masked weights are exactly zero."""
+    for name in sparsity.masks.masked:
+        parameter, missing = sparsity.masks.parameters[name], ~sparsity.masks[name]
+        assert missing.any()
+        values = [parameter.detach()]
+        values += [
+            v
+            for v in optimizer.state.get(parameter, {}).values()
+            if isinstance(v, torch.Tensor) and v.shape == parameter.shape
+        ]
+        for value in values:
+            assert not value[missing].any() and not torch.signbit(value[missing]).any()
+
+
+def everything(model, optimizer, sparsity):
+    """Return all that training changes, as a flat list of tensors."""
+    state = list(model.state_dict().values())
+    for entry in optimizer.state_dict()['state'].values():
+        state += [torch.as_tensor(v) for v in entry.values() if v is not None]
+    saved = sparsity.state_dict()
+    for key in ('packed', 'explored', 'averages'):
+        state += list(saved[key].values())
+    return [*state, torch.tensor(saved['steps'])]
+
+
+# -- training ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
+@pytest.mark.parametrize('optimizer', list(OPTIMIZERS))
+def test_fifty_updates_keep_the_counts_and_the_zeros(optimizer, grow):
+    model = network()
+    optimizer = OPTIMIZERS[optimizer](model.parameters())
+    sparsity = DynamicSparsity(
+        select_targets(model),
+        0.6,
+        'uniform',
+        dict(every=2, rate=0.3, rate_min=0.1, grow=grow),
+        total_steps=101,
+    )
+    kept = {name: sparsity.masks.kept(name) for name in sparsity.masks.masked}
+    total = sum(p.numel() for p in sparsity.masks.parameters.values())
+    assert sparsity.masks.nonzero == round(0.4 * total)
+    updates, explored = 0, sparsity.explored
+    for step in range(1, 101):
+        before = {name: sparsity.masks[name] for name in kept}
+        update = train_step(model, optimizer, sparsity, step, clip=0.5)
+        assert_masked(model, optimizer, sparsity)
+        assert (update is not None) == (step % 2 == 0)
+        if update is None:
+            continue
+        updates += 1
+        rate = 0.1 + 0.1 * (1 + math.cos(math.pi * step / 101))
+        assert update.step == step and update.rate == pytest.approx(rate)
+        for name in kept:
+            after = sparsity.masks[name]
+            moved = round(rate * kept[name])
+            assert int(after.sum()) == kept[name] == sparsity.masks.kept(name)
+            assert int((before[name] & ~after).sum()) == moved == update.moves[name]
+            assert int((after & ~before[name]).sum()) == moved
+            parameter = sparsity.masks.parameters[name]
+            grown = after & ~before[name]
+            assert not parameter[grown].any()
+            for value in optimizer.state[parameter].values():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                    assert not value[grown].any()
+        assert update.explored >= explored and update.explored == sparsity.explored
+        explored = update.explored
+    assert updates == 50
+    assert explored > 0.4
+
+
+def test_explored_is_what_ever_existed():
+    model = network()
+    optimizer = OPTIMIZERS['sgd'](model.parameters())
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.8, update=dict(every=1, rate=0.2), total_steps=20
+    )
+    ever = {name: sparsity.masks[name] for name in sparsity.masks.parameters}
+    for step in range(8):
+        train_step(model, optimizer, sparsity, step)
+        for name in ever:
+            ever[name] |= sparsity.masks[name]
+    count = sum(int(mask.sum()) for mask in ever.values())
+    assert sparsity.explored == pytest.approx(count / sparsity.masks.numel)
+    for row in sparsity.summary():
+        assert row['explored'] == pytest.approx(float(ever[row['name']].float().mean()))
+        assert row['density'] == row['kept'] / row['weights']
+        assert row['weights'] == math.prod(row['shape'])
+        assert row['kept'] == int(sparsity.masks[row['name']].sum())
+
+
+def test_fixed_masks_never_change():
+    model = network()
+    optimizer = OPTIMIZERS['adamw'](model.parameters())
+    sparsity = DynamicSparsity(select_targets(model), 0.5, mode='fixed')
+    checksum = sparsity.masks.checksum()
+    for step in range(5):
+        assert train_step(model, optimizer, sparsity, step) is None
+        assert_masked(model, optimizer, sparsity)
+    assert sparsity.masks.checksum() == checksum and sparsity.rate == 0
+
+
+def test_masked_gradients_do_not_count_in_the_norm():
+    model = network()
+    sparsity = DynamicSparsity(select_targets(model), 0.5, mode='fixed')
+    images, labels = batch(0)
+    nn.functional.cross_entropy(model(images), labels).backward()
+    squares = 0.0
+    for name, parameter in model.named_parameters():
+        mask = sparsity.masks[name] if name in sparsity.masks.parameters else 1
+        squares += float((parameter.grad * mask).double().square().sum())
+    sparsity.before_step()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), 1e9)
+    assert float(norm) == pytest.approx(math.sqrt(squares), rel=1e-5)
+
+
+def test_bfloat16_autocast():
+    model = network()
+    optimizer = OPTIMIZERS['adamw'](model.parameters())
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.5, update=dict(every=2, rate=0.3), total_steps=9
+    )
+    for step in range(8):
+        images, labels = batch(step)
+        optimizer.zero_grad()
+        with torch.autocast('cpu', torch.bfloat16):
+            loss = nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        sparsity.before_step()
+        optimizer.step()
+        sparsity.step(optimizer)
+        assert_masked(model, optimizer, sparsity)
+
+
+@pytest.mark.parametrize('fused', [False, True])
+@pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
+def test_a_step_the_loss_scaler_skips_is_no_step(grow, fused):
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), 0.02, weight_decay=0.3, fused=fused)
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.5, update=dict(every=3, rate=0.3, grow=grow), total_steps=20
+    )
+    updates = []
+    sparsity.attach(optimizer, updates.append)
+    scaler = torch.amp.GradScaler('cpu', init_scale=2.0**10)
+    for step in range(9):
+        images, labels = batch(step)
+        optimizer.zero_grad()
+        scaler.scale(nn.functional.cross_entropy(model(images), labels)).backward()
+        if step % 3 == 1:
+            model[0].weight.grad[:, 0] = torch.inf
+        scaler.unscale_(optimizer)
+        sparsity.before_step()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        assert_masked(model, optimizer, sparsity)
+        assert all(p.isfinite().all() for p in model.parameters())
+    assert sparsity.steps == 6
+    assert [update.step for update in updates] == [3, 6]
+    assert all(average.isfinite().all() for average in sparsity.state_dict()['averages'].values())
+
+
+def test_attached_it_does_what_the_two_calls_do_and_accumulation_counts_steps():
+    results = []
+    for attached in (False, True):
+        model = network()
+        optimizer = OPTIMIZERS['sgd'](model.parameters())
+        sparsity = DynamicSparsity(
+            select_targets(model), 0.5, update=dict(every=2, grow='gradient'), total_steps=9
+        )
+        handles = sparsity.attach(optimizer) if attached else []
+        for iteration in range(12):
+            images, labels = batch(iteration)
+            nn.functional.cross_entropy(model(images), labels).backward()
+            if iteration % 3 == 2:
+                if not attached:
+                    sparsity.before_step()
+                optimizer.step()
+                if not attached:
+                    sparsity.step(optimizer)
+                optimizer.zero_grad()
+        assert sparsity.steps == 4
+        results.append(everything(model, optimizer, sparsity))
+        for handle in handles:
+            handle.remove()
+        optimizer.step()
+        assert sparsity.steps == 4
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_forgetting_before_step_is_an_error():
+    sparsity = DynamicSparsity(select_targets(network()), 0.5, mode='fixed')
+    with pytest.raises(RuntimeError, match=r'before_step\(\) must be called'):
+        sparsity.step()
+
+
+def test_the_average_is_exactly_as_sparse():
+    model = network()
+    average = copy.deepcopy(model)
+    optimizer = OPTIMIZERS['adamw'](model.parameters())
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.5, update=dict(every=3, rate=0.4), total_steps=20
+    )
+    sparsity.apply_to(average)
+    copies = dict(average.named_parameters())
+    for step in range(1, 14):
+        update = train_step(model, optimizer, sparsity, step)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                copies[name].lerp_(parameter, 0.1)
+        if update is not None:
+            sparsity.apply_to(average)
+        for name in sparsity.masks.masked:
+            assert not copies[name][~sparsity.masks[name]].any()
+
+
+def test_frozen_weights_keep_their_masks():
+    model = network()
+    model[0].requires_grad_(False)
+    optimizer = OPTIMIZERS['sgd'](p for p in model.parameters() if p.requires_grad)
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.5, 'uniform', dict(every=1, rate=0.5), total_steps=9
+    )
+    before = {name: sparsity.masks[name] for name in sparsity.masks.masked}
+    update = train_step(model, optimizer, sparsity, 0)
+    assert list(update.moves) == ['2.weight', '6.weight']
+    assert torch.equal(sparsity.masks['0.weight'], before['0.weight'])
+    assert not torch.equal(sparsity.masks['2.weight'], before['2.weight'])
+
+
+# -- growth --------------------------------------------------------------------------------
+
+
+@few
+@given(
+    count=st.integers(1, 40),
+    seed=st.integers(0, 999),
+    share=st.floats(0, 1),
+    levels=st.sampled_from([2, 1000]),
+)
+def test_prune_and_grow_against_sorting(count, seed, share, levels):
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randint(-levels, levels + 1, (count,), generator=generator).float()
+    priority = torch.randint(levels, (count,), generator=generator).float()
+    mask = torch.rand(count, generator=generator) < 0.6
+    existing = [i for i in range(count) if mask[i]]
+    missing = [i for i in range(count) if not mask[i]]
+    moves = int(share * min(len(existing), len(missing)))
+    pruned = sorted(existing, key=lambda i: (abs(float(weights[i])), i))[:moves]
+    grown = sorted(missing, key=lambda i: (float(priority[i]), i))[:moves]
+    expected = mask.clone()
+    expected[pruned], expected[grown] = False, True
+    assert torch.equal(prune_and_grow(weights, mask, moves, priority), expected)
+
+
+@pytest.mark.parametrize('grow', ['gradient', 'momentum'])
+def test_growth_takes_the_largest_dense_gradients(grow):
+    model = network()
+    optimizer = OPTIMIZERS['sgd'](model.parameters())
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.7, 'uniform', dict(every=4, rate=0.3, grow=grow), total_steps=99
+    )
+    averages = {name: torch.zeros(p.shape) for name, p in sparsity.masks.parameters.items()}
+    for step in range(1, 5):
+        images, labels = batch(step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images), labels).backward()
+        dense = {name: p.grad.clone() for name, p in sparsity.masks.parameters.items()}
+        for name in averages:
+            averages[name] = 0.9 * averages[name] + 0.1 * dense[name]
+        before = {name: sparsity.masks[name] for name in averages}
+        sparsity.before_step()
+        optimizer.step()
+        update = sparsity.step(optimizer)
+    for name, moved in update.moves.items():
+        source = (dense if grow == 'gradient' else averages)[name].abs()
+        grown = sparsity.masks[name] & ~before[name]
+        left = ~sparsity.masks[name] & ~before[name]
+        assert int(grown.sum()) == moved > 0
+        assert source[grown].min() >= source[left].max() * (1 - 1e-5)
+
+
+def test_no_more_weights_move_than_are_missing():
+    model = network()
+    optimizer = OPTIMIZERS['sgd'](model.parameters())
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.1, 'uniform', dict(every=1, rate=1.0), total_steps=9
+    )
+    missing = {name: ~sparsity.masks[name] for name in sparsity.masks.masked}
+    update = train_step(model, optimizer, sparsity, 0)
+    for name, were in missing.items():
+        assert update.moves[name] == int(were.sum())
+        assert sparsity.masks[name][were].all()
+
+
+def test_random_masks_and_growth_depend_on_the_seed_alone():
+    sums = []
+    for seed, torch_seed in ((0, 1), (0, 2), (1, 1)):
+        model = network()
+        optimizer = OPTIMIZERS['sgd'](model.parameters())
+        torch.manual_seed(torch_seed)
+        sparsity = DynamicSparsity(
+            select_targets(model), 0.5, update=dict(every=1), seed=seed, total_steps=9
+        )
+        sums.append([sparsity.masks.checksum()])
+        torch.rand(torch_seed)
+        for step in range(3):
+            sums[-1].append(train_step(model, optimizer, sparsity, step).checksum)
+    assert sums[0] == sums[1]
+    assert all(one != other for one, other in zip(sums[0], sums[2], strict=True))
+
+
+def test_random_growth_differs_from_step_to_step():
+    sums = set()
+    for steps in (3, 4):
+        model = network()
+        sparsity = DynamicSparsity(
+            select_targets(model),
+            0.5,
+            update=dict(every=1, rate=0.3, schedule='constant'),
+        )
+        sparsity.load_state_dict({**sparsity.state_dict(), 'steps': steps})
+        sums.add(train_step(model, OPTIMIZERS['sgd'](model.parameters()), sparsity, 0).checksum)
+    assert len(sums) == 2
+
+
+# -- the schedule --------------------------------------------------------------------------
+
+
+@given(step=st.integers(0, 1200))
+def test_rates_against_the_closed_forms(step):
+    t = min(1, step / 1000)
+    settings = dict(rate=0.5, rate_min=0.005)
+    cosine = UpdateRule(**settings).rate_at(step, 1000)
+    assert cosine == pytest.approx(0.005 + 0.495 * math.cos(math.pi * t / 2) ** 2, abs=1e-9)
+    linear = UpdateRule(**settings, schedule='linear').rate_at(step, 1000)
+    assert linear == pytest.approx(0.5 * (1 - t) + 0.005 * t)
+    assert UpdateRule(**settings, schedule='constant').rate_at(step, None) == 0.5
+
+
+@pytest.mark.parametrize(
+    ('stop_at', 'total', 'expected'),
+    [
+        (None, 30, [10, 20]),
+        (None, 31, [10, 20, 30]),
+        (20, 100, [10]),
+        (21, 100, [10, 20]),
+        (0.5, 60, [10, 20]),
+        (1.0, 41, [10, 20, 30, 40]),
+        (0, 50, []),
+    ],
+)
+def test_updates_fall_due_until_they_stop(stop_at, total, expected):
+    rule = UpdateRule(every=10, stop_at=stop_at)
+    assert [step for step in range(total + 1) if rule.is_due(step, total)] == expected
+
+
+# -- the first masks -----------------------------------------------------------------------
+
+
+def test_snip_draws_masks_with_its_numbers_or_takes_the_top():
+    model = network()
+    parameters = select_targets(model)
+    images, labels = batch(0)
+    scores = snip_scores(
+        model, parameters, lambda: nn.functional.cross_entropy(model(images), labels)
+    )
+    drawn = DynamicSparsity(select_targets(network()), 0.4, 'snip', scores=scores, mode='fixed')
+    top = DynamicSparsity(
+        select_targets(network()), 0.4, 'snip', scores=scores, init='scores', mode='fixed'
+    )
+    count = round(0.6 * drawn.masks.numel)
+    assert drawn.masks.nonzero == top.masks.nonzero == count
+    assert not torch.equal(drawn.masks['6.weight'], top.masks['6.weight'])
+    flat = torch.cat([scores[name].flatten() for name in parameters])
+    best = torch.zeros(len(flat), dtype=torch.bool)
+    best[flat.argsort(descending=True)[:count]] = True
+    assert torch.equal(torch.cat([top.masks[name].flatten() for name in parameters]), best)
+    for name in parameters:
+        assert drawn.masks.kept(name) == top.masks.kept(name)
+
+
+def test_masks_taken_over_from_weights_and_from_a_state():
+    model = network()
+    first = DynamicSparsity(select_targets(model), 0.5, mode='fixed')
+    for init in ('from_weights', unpack_masks(first.state_dict())):
+        again = DynamicSparsity(select_targets(model), mode='fixed', init=init)
+        assert again.masks.checksum() == first.masks.checksum()
+
+
+def test_layers_left_dense_are_listed():
+    model = network()
+    sparsity = DynamicSparsity(select_targets(model), 0.3, {'0.*': 0}, mode='fixed')
+    assert sparsity.masks.dense == ['0.weight']
+    assert sparsity.summary()[0]['density'] == 1
+
+
+# -- resuming ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
+@pytest.mark.parametrize('killed_after', [4, 6])  # between two updates, exactly at one
+def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, grow, killed_after):
+    def start(seed):
+        model = network(seed)
+        optimizer = OPTIMIZERS['adamw'](model.parameters())
+        sparsity = DynamicSparsity(
+            select_targets(model),
+            0.5,
+            update=dict(every=3, rate=0.4, grow=grow),
+            seed=seed,
+            total_steps=13,
+        )
+        return model, optimizer, sparsity
+
+    run = start(0)
+    for step in range(1, 13):
+        train_step(*run, step)
+        if step == killed_after:
+            torch.save([part.state_dict() for part in run], tmp_path / 'checkpoint.pth')
+    resumed = start(1)
+    for part, state in zip(
+        resumed, torch.load(tmp_path / 'checkpoint.pth', weights_only=True), strict=True
+    ):
+        part.load_state_dict(state)
+    for step in range(killed_after + 1, 13):
+        train_step(*resumed, step)
+    for one, other in zip(everything(*run), everything(*resumed), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_state_holds_one_bit_a_weight_twice():
+    sparsity = DynamicSparsity(select_targets(network()), 0.5, mode='fixed')
+    state = sparsity.state_dict()
+    for key in ('packed', 'explored'):
+        sizes = {name: len(packed) for name, packed in state[key].items()}
+        masked = sparsity.masks.masked
+        assert sizes == {n: -(-sparsity.masks.parameters[n].numel() // 8) for n in masked}
+    assert state['averages'] == {}
+
+
+def test_a_state_of_another_sparsity_network_or_target_set_is_refused():
+    model = network()
+    state = DynamicSparsity(select_targets(model), 0.5, mode='fixed').state_dict()
+    others = {
+        'sparsity is 0.5 in the saved state and 0.4 here': (select_targets(model), 0.4),
+        "allocation is 'erk' in the saved state and 'uniform' here": (
+            select_targets(model),
+            0.5,
+            'uniform',
+        ),
+        'saved, but not among the targets here: 0.weight, 6.weight': (
+            select_targets(model, 'large_kernels'),
+            0.5,
+        ),
+        '0.weight (8, 3, 3, 3) here (4, 3, 3, 3)': (
+            select_targets(nn.Sequential(nn.Conv2d(3, 4, 3))),
+            0.5,
+        ),
+    }
+    for said, arguments in others.items():
+        other = DynamicSparsity(*arguments, mode='fixed')
+        before = other.masks.checksum()
+        with pytest.raises(ValueError) as caught:
+            other.load_state_dict(state)
+        assert said in str(caught.value)
+        assert other.masks.checksum() == before
+    awaiting = DynamicSparsity(select_targets(model), 0.5, mode='fixed', init=None)
+    assert awaiting.masks.sparsity == 0
+    awaiting.load_state_dict(state)
+    assert awaiting.masks.sparsity == pytest.approx(0.5, abs=1e-3)
+
+
+# -- settings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('settings', 'said'),
+    [
+        (dict(every=0), 'update.every must be a positive integer, got 0'),
+        (dict(rate=1.5), 'update.rate must be in [0, 1], got 1.5'),
+        (dict(rate=0.1, rate_min=0.2), 'update.rate_min must be in [0, rate=0.1], got 0.2'),
+        (dict(schedule='step'), "update.schedule must be one of 'cosine', 'linear', 'constant'"),
+        (dict(grow='magnitude'), "update.grow must be one of 'random', 'gradient', 'momentum'"),
+        (dict(stop_at=1.5), 'update.stop_at must be a step, a share'),
+        (dict(frequency=100), "update takes every, rate, rate_min, schedule, grow, stop_at, got '"),
+    ],
+)
+def test_updates_that_cannot_be(settings, said):
+    with pytest.raises(ValueError) as caught:
+        DynamicSparsity(select_targets(network()), 0.5, update=settings, total_steps=10)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (dict(mode='off'), "mode must be one of 'dynamic', 'fixed', got 'off'"),
+        (dict(structure='1:4'), "structure must be one of 'unstructured', '2:4', got '1:4'"),
+        (dict(init='zeros'), "init must be one of 'random', 'scores', 'from_weights', got 'zeros'"),
+        (dict(init='scores'), "init='scores' needs the scores of '0.weight'"),
+        (dict(total_steps=0), 'total_steps must be a positive integer, got 0'),
+        (dict(total_steps=None), 'total_steps must be given'),
+        (dict(sparsity=None), 'sparsity must be a number in [0, 1), got None'),
+    ],
+)
+def test_arguments_that_cannot_be(arguments, said):
+    with pytest.raises(ValueError) as caught:
+        DynamicSparsity(
+            select_targets(network()), **{'sparsity': 0.5, 'total_steps': 10, **arguments}
+        )
+    assert said in str(caught.value)

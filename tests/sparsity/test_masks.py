@@ -1,0 +1,331 @@
+"""Masks: choosing weights, keeping the others at zero, counting, packing, storing."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mmslak.models import SLaK, SpatialMixing
+from mmslak.sparsity import (
+    SparseMasks,
+    pack_mask,
+    random_stream,
+    reset_moments_,
+    select_targets,
+    unpack_mask,
+    unpack_masks,
+)
+from mmslak.sparsity.masks import lowest
+
+few = settings(max_examples=50, deadline=None, derandomize=True)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.Conv2d(6, 6, (9, 5), groups=6, padding='same'),
+        nn.Flatten(),
+        nn.Linear(6 * 36, 5),
+    )
+
+
+def some_masks(parameters, density=0.6):
+    generator = torch.Generator().manual_seed(1)
+    return {n: torch.rand(p.shape, generator=generator) < density for n, p in parameters.items()}
+
+
+# -- choosing ------------------------------------------------------------------------------
+
+
+def test_all_are_the_convolution_and_linear_weights():
+    model = network()
+    assert list(select_targets(model)) == ['0.weight', '2.weight', '4.weight']
+    assert list(select_targets(model, prefix='backbone.')) == [
+        'backbone.0.weight',
+        'backbone.2.weight',
+        'backbone.4.weight',
+    ]
+    assert select_targets(model)['2.weight'] is model[2].weight
+    assert list(select_targets(model[0])) == ['weight']
+
+
+def test_all_of_slak_are_its_parameters_of_two_and_four_dimensions():
+    model = SLaK('nano')
+    expected = [n for n, p in model.named_parameters() if p.ndim in (2, 4)]
+    assert list(select_targets(model)) == expected
+
+
+@pytest.mark.parametrize('mode', ['decomposed', 'reparam', 'naive'])
+def test_large_kernels_are_those_of_the_spatial_mixing(mode):
+    model = SLaK('nano', kernel_sizes=(13, 11, 9, 7), mode=mode)
+    expected = [
+        f'{path}.{branch}.conv.weight'
+        for path, module in model.named_modules()
+        if isinstance(module, SpatialMixing)
+        for branch in module.branch_names
+        if branch != 'small'
+    ]
+    assert list(select_targets(model, 'large_kernels')) == expected
+
+
+def test_patterns_include_and_exclude():
+    model = network()
+    assert list(select_targets(model, dict(include=['[02].*']))) == ['0.weight', '2.weight']
+    assert list(select_targets(model, dict(exclude=['n.0.*']), 'n.')) == [
+        'n.2.weight',
+        'n.4.weight',
+    ]
+    both = dict(include=['0*', '2*'], exclude=['2*'])
+    assert list(select_targets(model, both)) == ['0.weight']
+
+
+def test_a_shared_parameter_is_selected_once():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    assert list(select_targets(model)) == ['0.weight']
+    assert SparseMasks(select_targets(model)).numel == 16
+
+
+@pytest.mark.parametrize(
+    ('targets', 'said'),
+    [
+        ('convs', "'all', 'large_kernels' or a dict"),
+        ({}, 'dict of include and exclude'),
+        (dict(only=['*']), 'dict of include and exclude'),
+        (dict(include='*'), 'targets.include must be a list'),
+        (dict(include=['*'], exclude=['nothing*']), "targets.exclude has the pattern 'nothing*'"),
+        (dict(include=['1.*']), "targets.include has the pattern '1.*'"),
+        (dict(exclude=['*']), 'selects no weight'),
+    ],
+)
+def test_targets_that_cannot_be(targets, said):
+    with pytest.raises(ValueError) as caught:
+        select_targets(network(), targets)
+    assert said in str(caught.value)
+
+
+def test_large_kernels_of_a_network_without_any():
+    with pytest.raises(ValueError, match='selects no weight of Linear'):
+        select_targets(nn.Linear(2, 2), 'large_kernels')
+
+
+# -- masking -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'transposed'])
+def test_masked_values_become_plus_zero_whatever_they_were(dtype, layout):
+    values = torch.randn(4, 6, 3, 5)
+    values.view(-1)[::3] = torch.nan
+    values.view(-1)[1::5] = -torch.inf
+    values.view(-1)[2::7] = -0.0
+    values = values.to(dtype)
+    if layout == 'channels_last':
+        values = values.contiguous(memory_format=torch.channels_last)
+    elif layout == 'transposed':
+        values = values.transpose(0, 3)
+    parameter = nn.Parameter(values.clone(memory_format=torch.preserve_format))
+    assert parameter.stride() == values.stride()
+    parameter.grad = values.clone()
+    mask = torch.rand(parameter.shape) < 0.5
+    masks = SparseMasks({'w': parameter}, {'w': mask})
+    masks.apply_()
+    masks.mask_gradients_()
+    expected = torch.where(mask, values, torch.zeros((), dtype=dtype))
+    for got in (parameter.detach(), parameter.grad):
+        torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+        assert not torch.signbit(got[~mask].float()).any()
+    assert torch.equal(masks['w'], mask) and masks['w'].is_contiguous()
+
+
+def test_a_mask_of_ones_costs_nothing_and_counts():
+    parameters = select_targets(network())
+    masks = SparseMasks(parameters, {'0.weight': torch.ones(6, 3, 3, 3, dtype=torch.bool)})
+    assert masks.masked == [] and masks.dense == list(parameters)
+    assert masks.sparsity == 0 and masks.nonzero == masks.numel
+    assert masks['0.weight'].all()
+    masks.apply_()
+
+
+def test_counts_against_the_masks():
+    parameters = select_targets(network())
+    given_masks = some_masks(parameters)
+    masks = SparseMasks(parameters, given_masks)
+    kept = {n: int(m.sum()) for n, m in given_masks.items()}
+    total = sum(m.numel() for m in given_masks.values())
+    assert masks.nonzero == sum(kept.values())
+    assert masks.numel == total
+    assert masks.sparsity == pytest.approx(1 - sum(kept.values()) / total)
+    for name in parameters:
+        assert masks.kept(name) == kept[name]
+        assert masks.density(name) == kept[name] / parameters[name].numel()
+
+
+def test_from_weights_takes_what_is_not_zero():
+    model = network()
+    model[0].weight.data[2] = 0
+    masks = SparseMasks.from_weights(select_targets(model))
+    assert masks.masked == ['0.weight']
+    assert torch.equal(masks['0.weight'], model[0].weight != 0)
+
+
+def test_a_mask_must_fit():
+    parameters = select_targets(network())
+    with pytest.raises(ValueError, match="'head'"):
+        SparseMasks(parameters, {'head': torch.ones(1, dtype=torch.bool)})
+    with pytest.raises(ValueError, match=r'shape \(6, 3, 3, 3\) .* got \(2, 2\)'):
+        SparseMasks(parameters, {'0.weight': torch.ones(2, 2, dtype=torch.bool)})
+
+
+def test_a_copy_is_masked_by_name():
+    model, copy = network(), network()
+    parameters = select_targets(model, prefix='backbone.')
+    masks = SparseMasks(parameters, some_masks(parameters))
+    before = {n: p.detach().clone() for n, p in copy.named_parameters()}
+    masks.apply_to(copy, prefix='backbone.')
+    for name, parameter in copy.named_parameters():
+        mask = masks[f'backbone.{name}'] if f'backbone.{name}' in parameters else True
+        assert torch.equal(parameter, before[name] * mask)
+    with pytest.raises(ValueError, match=r"'backbone\.0\.weight'.* no such parameter"):
+        masks.apply_to(copy)
+    copy[4] = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=r"'backbone\.4\.weight'.* shape \(2, 2\)"):
+        masks.apply_to(copy, 'backbone.')
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda p: torch.optim.AdamW(p, amsgrad=True),
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
+        lambda p: torch.optim.RMSprop(p, momentum=0.9, centered=True),
+    ],
+)
+def test_moments_are_reset_where_told_and_nowhere_else(make):
+    model = nn.Linear(6, 5)
+    optimizer = make(model.parameters())
+    for _ in range(2):
+        model(torch.randn(3, 6)).square().sum().backward()
+        optimizer.step()
+    where = torch.rand(5, 6) < 0.5
+    of_weight = {k: v for k, v in optimizer.state[model.weight].items() if v is not None}
+    before = {k: v.clone() for k, v in of_weight.items()}
+    bias_before = {k: v.clone() for k, v in optimizer.state[model.bias].items() if v is not None}
+    reset_moments_(optimizer, model.weight, where)
+    tensors = [k for k, v in before.items() if v.shape == where.shape]
+    assert tensors
+    for key in before:
+        expected = before[key] * ~where if key in tensors else before[key]
+        assert torch.equal(of_weight[key], expected)
+    for key, value in bias_before.items():
+        assert torch.equal(optimizer.state[model.bias][key], value)
+
+
+@few
+@given(
+    values=st.lists(st.sampled_from([0.0, -0.0, 1.0, -2.5, 3.0, np.inf, -np.inf]), max_size=30),
+    data=st.data(),
+)
+def test_lowest_is_a_stable_sort(values, data):
+    count = data.draw(st.integers(0, len(values)))
+    order = sorted(range(len(values)), key=lambda i: (values[i], i))
+    expected = torch.zeros(len(values), dtype=torch.bool)
+    expected[torch.tensor(order[:count], dtype=torch.long)] = True
+    assert torch.equal(lowest(torch.tensor(values), count), expected)
+
+
+def test_lowest_takes_nan_last():
+    values = torch.tensor([torch.nan, 3.0, torch.nan, 1.0])
+    assert lowest(values, 3).tolist() == [True, True, False, True]
+
+
+# -- storing -------------------------------------------------------------------------------
+
+
+@few
+@given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 999))
+def test_packing_takes_one_bit_and_loses_nothing(shape, seed):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.5
+    packed = pack_mask(mask)
+    assert packed.dtype == torch.uint8 and packed.shape == ((mask.numel() + 7) // 8,)
+    bits = [int(packed[i // 8]) >> (i % 8) & 1 for i in range(mask.numel())]
+    assert bits == mask.flatten().int().tolist()
+    assert torch.equal(unpack_mask(packed, shape), mask)
+    with pytest.raises(ValueError, match='bytes'):
+        unpack_mask(packed, [*shape, 16])
+
+
+def test_state_round_trip_through_a_safe_file(tmp_path):
+    parameters = select_targets(network())
+    masks = SparseMasks(parameters, {**some_masks(parameters), '0.weight': torch.ones(6, 3, 3, 3)})
+    torch.save(masks.state_dict(), tmp_path / 'masks.pth')
+    state = torch.load(tmp_path / 'masks.pth', weights_only=True)
+    other = SparseMasks(select_targets(network()), some_masks(parameters, 0.3))
+    assert other.checksum() != masks.checksum()
+    other.load_state_dict(state)
+    assert other.checksum() == masks.checksum()
+    assert other.dense == ['0.weight']
+    for name in parameters:
+        assert torch.equal(other[name], masks[name])
+    assert set(unpack_masks(state)) == {'2.weight', '4.weight'}
+
+
+def test_a_state_of_other_weights_is_refused_saying_what_differs():
+    parameters = select_targets(network())
+    masks = SparseMasks(parameters, some_masks(parameters))
+    state = masks.state_dict()
+    del state['shapes']['4.weight']
+    state['shapes']['9.weight'] = [2, 2]
+    state['shapes']['2.weight'] = [6, 1, 7, 5]
+    before = masks.checksum()
+    with pytest.raises(ValueError) as caught:
+        masks.load_state_dict(state)
+    for said in (
+        'saved, but not among the targets here: 9.weight',
+        'a target here, but not saved: 4.weight',
+        '2.weight (6, 1, 7, 5) here (6, 1, 9, 5)',
+    ):
+        assert said in str(caught.value)
+    assert masks.checksum() == before
+
+
+def test_checksums_tell_apart_masks_names_and_shapes():
+    mask = torch.arange(12).reshape(3, 4) % 2 == 0
+    sums = set()
+    for name, values in (('a', mask), ('b', mask), ('a', mask.T), ('a', ~mask)):
+        sums.add(
+            SparseMasks({name: nn.Parameter(torch.ones(values.shape))}, {name: values}).checksum()
+        )
+    assert len(sums) == 4
+    assert all(len(text) == 16 for text in sums)
+
+
+CHILD = """
+import torch
+from mmslak.sparsity import SparseMasks, random_stream
+p = torch.nn.Parameter(torch.ones(30, 7))
+m = torch.rand(30, 7, generator=random_stream(3, 5, 'layer.weight')) < 0.4
+print(SparseMasks({'layer.weight': p}, {'layer.weight': m}).checksum())
+"""
+
+
+def test_streams_and_checksums_are_the_same_in_another_process():
+    done = subprocess.run([sys.executable, '-c', CHILD], capture_output=True, text=True, check=True)
+    mask = torch.rand(30, 7, generator=random_stream(3, 5, 'layer.weight')) < 0.4
+    masks = SparseMasks({'layer.weight': nn.Parameter(torch.ones(30, 7))}, {'layer.weight': mask})
+    assert done.stdout.strip() == masks.checksum()
+
+
+def test_streams_depend_on_seed_step_and_name():
+    draws = [
+        torch.rand(4, generator=random_stream(*args)).tolist()
+        for args in ((0, 0, 'a'), (1, 0, 'a'), (0, 1, 'a'), (0, 0, 'b'))
+    ]
+    assert len({tuple(draw) for draw in draws}) == 4
