@@ -6,3 +6,6 @@ _base_ = [
     '_base_/schedules/adamw_160k.py',
     '_base_/seg_runtime.py',
 ]
+
+# The masks of a sparse pre-trained backbone are kept; a dense one trains dense.
+custom_hooks = [dict(type='mmslak.DynamicSparsityHook', mode='fixed')]

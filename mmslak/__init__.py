@@ -6,7 +6,7 @@ so that ``custom_imports = dict(imports=['mmslak'])`` in a config is enough to w
 MMSegmentation and MMPretrain is imported.
 """
 
-from . import engine, models
+from . import engine, models, sparsity
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'engine', 'models']
+__all__ = ['__version__', 'engine', 'models', 'sparsity']

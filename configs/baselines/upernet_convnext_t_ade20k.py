@@ -3,6 +3,7 @@
 _base_ = '../upernet_slak_t_ade20k.py'
 
 custom_imports = dict(imports=['mmslak', 'mmpretrain.models'], allow_failed_imports=False)
+custom_hooks = []
 widths = [96, 192, 384, 768]
 model = dict(
     backbone=dict(

@@ -55,6 +55,15 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=100),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
 ]
+custom_hooks = [
+    dict(
+        type='mmslak.DynamicSparsityHook',
+        sparsity=0.4,
+        allocation='snip',
+        update=dict(every=50, rate=0.3, rate_min=0.005, schedule='cosine', grow='random'),
+        targets='all',
+    )
+]
 train_cfg = dict(max_iters=max_iters, val_interval=300)
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=300))
 randomness = dict(seed=0)

@@ -3,10 +3,12 @@
 from .amp import AmpOptimWrapper
 from .checkpoint import CheckpointFitHook, PlainCheckpointHook, RandomStateHook
 from .layer_decay import LearningRateDecayOptimWrapperConstructor
+from .sparsity import DynamicSparsityHook
 
 __all__ = [
     'AmpOptimWrapper',
     'CheckpointFitHook',
+    'DynamicSparsityHook',
     'LearningRateDecayOptimWrapperConstructor',
     'PlainCheckpointHook',
     'RandomStateHook',

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop
 
 from ..registry import HOOKS
 
@@ -82,10 +82,9 @@ def to_plain(value, path: str):
 class RandomStateHook(Hook):
     """Carry the states of the random generators in checkpoints, so that resuming is exact.
 
-    In a loop over iterations MMEngine draws the skipped data again, which brings Python's and
-    NumPy's generators to where they were; PyTorch's, which drop path and dropout draw from,
-    would start anew. Of several processes only the first writes, so that there each of them
-    starts anew.
+    Without it what draws on them in the main process (drop path, dropout, augmentation
+    without worker processes) starts anew. Of several processes only the first writes
+    checkpoints, so that there each of them starts anew.
     """
 
     def __init__(self):
@@ -107,19 +106,41 @@ class RandomStateHook(Hook):
             self._state = checkpoint.get('random_state')
 
     def before_train_epoch(self, runner) -> None:
-        """Go on with Python's and NumPy's states where whole epochs were trained."""
-        if self._state and isinstance(runner.train_loop, EpochBasedTrainLoop):
-            random.setstate(self._state['python'])
-            kind, keys, *rest = self._state['numpy']
-            np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+        """Go on with the states: now, or once a loop over iterations has skipped old data."""
+        if self._state is None:
+            return
+        loop = runner.train_loop
+        if isinstance(loop, IterBasedTrainLoop):
+            loop.dataloader_iterator = _AfterSkipping(
+                loop.dataloader_iterator, loop.iter, self._restore
+            )
+        else:
+            self._restore()
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
-        """Go on with PyTorch's state, after the data were skipped."""
-        if self._state:
-            torch.set_rng_state(self._state['torch'].cpu())
-            if 'cuda' in self._state and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self._state['cuda'].cpu())
-            self._state = None
+    def _restore(self) -> None:
+        state, self._state = self._state, None
+        random.setstate(state['python'])
+        kind, keys, *rest = state['numpy']
+        np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))
+        torch.set_rng_state(state['torch'].cpu())
+        if 'cuda' in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state['cuda'].cpu())
+
+
+class _AfterSkipping:
+    """An iterator that calls ``then`` before its first item after ``skip`` ones."""
+
+    def __init__(self, iterator, skip: int, then):
+        self.iterator, self.left, self.then = iterator, skip, then
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self.left == 0:
+            self.then()
+        self.left -= 1
+        return next(self.iterator)
 
 
 @HOOKS.register_module()

@@ -39,7 +39,7 @@ def call(*command, options=(), expect=0, launcher=(sys.executable,)):
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env=dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT)),
+        env=dict(os.environ, OMP_NUM_THREADS='2', PYTHONPATH=str(ROOT)),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,6 +1,6 @@
 """Count the dense parameters of every named architecture, with a head of 1000 classes.
 
-    python tools/analysis/count_parameters.py
+python tools/analysis/count_parameters.py
 """
 
 import torch

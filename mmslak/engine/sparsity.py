@@ -1,0 +1,319 @@
+"""Dynamic sparsity in MMEngine's training loops."""
+
+import math
+import random
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from ..registry import HOOKS
+from ..sparsity import DynamicSparsity, Update, select_targets, snip_scores, unpack_masks
+
+#: Key of the state in a checkpoint.
+STATE = 'dynamic_sparsity'
+MODES = ('dynamic', 'fixed', 'off')
+
+
+@HOOKS.register_module()
+class DynamicSparsityHook(Hook):
+    """Train sparse: allocate, mask, prune and grow, save and resume (paper, section 4).
+
+    Thin: what it does is in :class:`mmslak.sparsity.DynamicSparsity`.
+
+    Args:
+        sparsity (float): Share of the targeted weights to leave out, in [0, 1).
+        allocation (str or dict): ``uniform``, ``erk``, ``snip`` or sparsities by pattern; see
+            :func:`mmslak.sparsity.allocate`. ``snip`` scores one batch of the training data.
+        update (dict): Settings of :class:`mmslak.sparsity.UpdateRule`: ``every`` (optimiser
+            steps), ``rate``, ``rate_min``, ``schedule``, ``grow``, ``stop_at``.
+        targets (str or dict): ``all``: every convolution and linear weight of the backbone,
+            and of the head of a classifier. ``large_kernels``: of these, the large depth-wise
+            kernels. Or ``dict(include=[...], exclude=[...])`` of patterns on the names of the
+            whole model.
+        mode (str): ``dynamic``; ``fixed``: masks that do not change; ``off``: dense training,
+            from sparse weights too, as the authors' code fine-tunes.
+        init (str, optional): First masks: ``random``, or ``from_weights`` (a weight exists
+            where it is not zero). Default: ``random`` for ``dynamic``; for ``fixed`` those of
+            the checkpoint that training starts from, recovered from its zeros where it has
+            none.
+        structure (str): ``unstructured`` or ``2:4`` (linear layers).
+        seed (int): Of random masks and random growth.
+
+    Raises:
+        ValueError: For settings that are not allowed, before training starts.
+    """
+
+    # After the averaging of weights, before checkpoints are written.
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        sparsity: float = 0.4,
+        allocation: str | dict = 'snip',
+        update: dict | None = None,
+        targets: str | dict = 'all',
+        mode: str = 'dynamic',
+        init: str | None = None,
+        structure: str = 'unstructured',
+        seed: int = 0,
+    ):
+        if mode not in MODES:
+            raise ValueError(f'mode must be one of {", ".join(map(repr, MODES))}, got {mode!r}')
+        if init not in (None, 'random', 'from_weights'):
+            raise ValueError(f"init must be 'random', 'from_weights' or None, got {init!r}")
+        self.sparsity, self.allocation, self.targets = sparsity, allocation, targets
+        self.update = dict(update or {})
+        self.mode, self.init, self.structure, self.seed = mode, init, structure, seed
+        self.dynamics: DynamicSparsity | None = None
+        self._saved: dict | None = None
+        self._updated = False
+
+    # -- checkpoints -----------------------------------------------------------------------
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Keep the state of a checkpoint until the model is on its device."""
+        self._saved = checkpoint.get(STATE)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """Add masks (one bit a weight), step, rate and seed to a checkpoint."""
+        if self.dynamics is not None:
+            checkpoint[STATE] = self.dynamics.state_dict()
+
+    # -- training --------------------------------------------------------------------------
+
+    def before_train(self, runner) -> None:
+        """Make or take over the masks, and attach to the optimiser."""
+        if self.mode == 'off':
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        parameters = self._parameters(model)
+        self.dynamics = self._resumed(runner, parameters) or self._started(
+            runner, model, parameters
+        )
+        if self.dynamics is None:
+            return
+        optim_wrapper = runner.optim_wrapper
+        if not isinstance(optim_wrapper, OptimWrapper):
+            raise ValueError(
+                'DynamicSparsityHook needs one optimiser, but optim_wrapper is a '
+                f'{type(optim_wrapper).__name__}'
+            )
+        self.dynamics.attach(
+            optim_wrapper.optimizer, on_update=lambda update: self._on_update(runner, update)
+        )
+        self._mask_before_clipping(optim_wrapper)
+        self._mask_average(runner)
+        runner.logger.info('Sparsity at the start:\n' + density_table(self.dynamics, brief=True))
+        self._write(runner, {f'density/{r["name"]}': r['density'] for r in self.dynamics.summary()})
+
+    def _parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        if not isinstance(self.targets, str):
+            return select_targets(model, self.targets)
+        if not hasattr(model, 'backbone'):
+            raise ValueError(
+                f'targets={self.targets!r} needs a model with a backbone, which '
+                f'{type(model).__name__} has not; give targets=dict(include=[...])'
+            )
+        parameters = select_targets(model.backbone, self.targets, 'backbone.')
+        # Only classifiers call their head `head`; it is part of the network there, where a
+        # detector's or segmentor's heads are the toolbox's own.
+        if self.targets == 'all' and isinstance(getattr(model, 'head', None), nn.Module):
+            parameters.update(select_targets(model.head, 'all', 'head.'))
+        return parameters
+
+    def _build(self, runner, parameters, **kwargs) -> DynamicSparsity:
+        steps = math.ceil(runner.max_iters / runner.optim_wrapper._accumulative_counts)
+        return DynamicSparsity(
+            parameters,
+            self.sparsity,
+            self.allocation,
+            self.update,
+            mode=self.mode,
+            structure=self.structure,
+            seed=self.seed,
+            total_steps=steps,
+            **kwargs,
+        )
+
+    def _resumed(self, runner, parameters) -> DynamicSparsity | None:
+        if not runner._resume or not runner._has_loaded:
+            return None
+        if self._saved is None:
+            if self.mode == 'fixed' and self.init is None:
+                return None  # as it was where the run started: a dense network
+            raise ValueError(
+                'the checkpoint to resume holds no sparsity; start from its weights instead: '
+                "load_from and DynamicSparsityHook(init='from_weights')"
+            )
+        dynamics = self._build(runner, parameters, init=None)
+        dynamics.load_state_dict(self._saved)
+        return dynamics
+
+    def _started(self, runner, model, parameters) -> DynamicSparsity | None:
+        log = runner.logger.info
+        init = self.init or ('random' if self.mode == 'dynamic' else None)
+        if init == 'random':
+            scores = (
+                self._snip_scores(runner, model, parameters) if self.allocation == 'snip' else None
+            )
+            return self._build(runner, parameters, init='random', scores=scores)
+        masks = self._pretrained_masks(model, parameters) if init is None else {}
+        if masks:
+            log(f'Sparsity: masks of {len(masks)} layers taken from the checkpoint')
+        else:
+            masks = {name: p.detach() != 0 for name, p in parameters.items()}
+            masks = {name: mask for name, mask in masks.items() if not mask.all()}
+            log(f'Sparsity: masks of {len(masks)} layers taken from the zeros of the weights')
+        if not masks and self.mode == 'fixed':
+            log('Sparsity: the weights that training starts from are dense, and stay so')
+            return None
+        if not masks:
+            raise ValueError(
+                "init='from_weights' found no zero weight to start from; load a sparse "
+                'checkpoint, or use init=None'
+            )
+        return self._build(runner, parameters, init=masks)
+
+    def _pretrained_masks(self, model, parameters) -> dict[str, Tensor]:
+        """Masks in the checkpoint of ``load_from`` or of the backbone's ``init_cfg``."""
+        saved, prefix = self._saved, ''
+        if saved is None:
+            init_cfg = getattr(getattr(model, 'backbone', None), 'init_cfg', None) or []
+            init_cfg = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+            for cfg in init_cfg:
+                if cfg.get('type') == 'Pretrained' and Path(cfg['checkpoint']).is_file():
+                    checkpoint = torch.load(cfg['checkpoint'], 'cpu', weights_only=True)
+                    saved = checkpoint.get(STATE)
+                    prefix = '' if cfg.get('prefix', 'backbone.') else 'backbone.'
+        if saved is None:
+            return {}
+        masks = {prefix + name: mask for name, mask in unpack_masks(saved).items()}
+        return {
+            name: mask
+            for name, mask in masks.items()
+            if name in parameters and mask.shape == parameters[name].shape
+        }
+
+    def _snip_scores(self, runner, model, parameters) -> dict[str, Tensor]:
+        """Scores |g * w| on one batch of the training data, through the model's own loss."""
+        loader = runner.train_dataloader
+        size = loader.batch_size or loader.batch_sampler.batch_size
+        order = torch.randperm(
+            len(loader.dataset), generator=torch.Generator().manual_seed(self.seed)
+        ).tolist()
+        # Each rank scores a batch of its own; the gradients are averaged.
+        first = runner.rank * size
+        with _random_state_kept():
+            chosen = [order[(first + i) % len(order)] for i in range(size)]
+            batch = loader.collate_fn([loader.dataset[i] for i in chosen])
+
+            def loss() -> Tensor:
+                model.train()
+                data = model.data_preprocessor(batch, True)
+                return model.parse_losses(model._run_forward(data, mode='loss'))[0]
+
+            runner.logger.info(f'Sparsity: SNIP scores of {size} training samples')
+            return snip_scores(model, parameters, loss)
+
+    def _mask_before_clipping(self, optim_wrapper: OptimWrapper) -> None:
+        """Have gradients masked before their norm is taken; MMEngine clips inside its step."""
+        clip = optim_wrapper._clip_grad
+
+        def masked_clip():
+            self.dynamics.before_step()
+            clip()
+
+        optim_wrapper._clip_grad = masked_clip
+
+    def _mask_average(self, runner) -> None:
+        """Make averaged models exactly as sparse as the model."""
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                self.dynamics.apply_to(hook.ema_model.module)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        """Mask the averaged model, which still holds what was pruned."""
+        if self._updated:
+            self._mask_average(runner)
+            self._updated = False
+
+    def _on_update(self, runner, update: Update) -> None:
+        self._updated = True
+        self._write(
+            runner,
+            {
+                'sparsity/rate': update.rate,
+                'sparsity/moves': sum(update.moves.values()),
+                'sparsity/density': update.density,
+                'sparsity/explored': update.explored,
+                **{f'moves/{name}': moves for name, moves in update.moves.items()},
+            },
+        )
+        runner.logger.info(
+            f'Sparsity: moved {sum(update.moves.values()):,} weights after step {update.step:,} '
+            f'(rate {update.rate:.3f}); {update.explored:.1%} of all were ever used'
+        )
+
+    @staticmethod
+    def _write(runner, scalars: dict) -> None:
+        runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+
+    def after_train(self, runner) -> None:
+        """Print what the sparsity came to."""
+        if self.dynamics is not None:
+            runner.logger.info('Sparsity at the end:\n' + density_table(self.dynamics))
+
+
+def density_table(dynamics: DynamicSparsity, brief: bool = False) -> str:
+    """Draw one row a layer: weights, kept, density and the share ever used.
+
+    Args:
+        dynamics (DynamicSparsity): What to describe.
+        brief (bool): Only the sums, and the names of the layers left dense.
+    """
+    rows = dynamics.summary()
+    table = Table('layer', box=SIMPLE)
+    for column in ('shape', 'weights', 'kept', 'density', 'ever used'):
+        table.add_column(column, justify='right')
+    for row in [] if brief else rows:
+        table.add_row(
+            row['name'],
+            ' x '.join(map(str, row['shape'])),
+            f'{row["weights"]:,}',
+            f'{row["kept"]:,}',
+            f'{row["density"]:.3f}',
+            f'{row["explored"]:.3f}',
+        )
+    weights, kept = (sum(row[key] for row in rows) for key in ('weights', 'kept'))
+    table.add_row(
+        f'all {len(rows)}', '', f'{weights:,}', f'{kept:,}', f'{kept / weights:.4f}',
+        f'{dynamics.explored:.3f}', style='bold',
+    )  # fmt: skip
+    dense = [row['name'] for row in rows if row['kept'] == row['weights']]
+    console = Console(width=120, no_color=True)
+    with console.capture() as capture:
+        console.print(table)
+    text = '\n'.join(line.rstrip() for line in capture.get().split('\n') if line.strip())
+    return text + (f'\n  left dense: {", ".join(dense)}' if dense else '')
+
+
+@contextmanager
+def _random_state_kept():
+    """Undo what is drawn inside from Python's, NumPy's and PyTorch's generators."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

@@ -1,0 +1,280 @@
+"""The hook in MMEngine's loops: exact counts, exact resuming, averages, fine-tuning."""
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+from mmengine.runner import Runner
+from torch import nn
+
+import mmslak
+from mmslak.engine.sparsity import STATE
+from mmslak.sparsity import unpack_masks
+
+ARCH = dict(depths=(1, 1, 1, 1), widths=(8, 8, 12, 16))
+
+
+@MODELS.register_module(force=True)
+class SparsityToy(BaseModel):
+    def __init__(self, **backbone):
+        super().__init__()
+        self.backbone = mmslak.models.SLaK(
+            ARCH, (7, 7, 7, 5), 3, out_indices=-1, gap_before_final_norm=True,
+            layer_scale_init_value=1.0, drop_path_rate=0.2, **backbone,
+        )  # fmt: skip
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, inputs, labels, mode='tensor'):
+        scores = self.head(self.backbone(inputs)[-1])
+        return dict(loss=nn.functional.cross_entropy(scores, labels)) if mode == 'loss' else scores
+
+
+@DATASETS.register_module(force=True)
+class SparsityImages(torch.utils.data.Dataset):
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        # The noise is an augmentation: drawn anew each time, from the global generator.
+        image = torch.randn(3, 32, 32, generator=generator) + 0.1 * torch.randn(3, 32, 32)
+        return dict(inputs=image, labels=index % 4)
+
+
+def train(
+    work_dir, iters=12, resume=False, hooks=(), optim=None, model=None, load=None, **sparsity
+):
+    """Train the toy as tools/train.py would; return the runner."""
+    update = dict(every=3, rate=0.4, rate_min=0.1)
+    hook = dict(type='mmslak.DynamicSparsityHook', allocation='erk', update=update)
+    runner = Runner(
+        model=dict(type='SparsityToy', **(model or {})),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            batch_size=4,
+            num_workers=0,
+            dataset=dict(type='SparsityImages'),
+            sampler=dict(type='InfiniteSampler', shuffle=True),
+            collate_fn=dict(type='default_collate'),
+        ),
+        train_cfg=dict(by_epoch=False, max_iters=iters),
+        optim_wrapper=dict(
+            dict(optimizer=dict(type='AdamW', lr=1e-2, weight_decay=0.1)), **(optim or {})
+        ),
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False),
+            plain=dict(type='mmslak.PlainCheckpointHook'),
+            random_state=dict(type='mmslak.RandomStateHook'),
+        ),
+        custom_hooks=[*hooks, dict(hook, **sparsity)],
+        log_processor=dict(by_epoch=False),
+        log_level='ERROR',
+        randomness=dict(seed=1),
+        resume=resume,
+        load_from=load,
+        experiment_name=f'{work_dir.name}-{iters}-{resume}',
+        default_scope='mmengine',
+    )
+    runner.train()
+    return runner
+
+
+def hook_of(runner):
+    return next(h for h in runner.hooks if type(h).__name__ == 'DynamicSparsityHook')
+
+
+def zeros(model):
+    return {n: p == 0 for n, p in model.named_parameters() if p.ndim > 1}
+
+
+def total(model):
+    weights = [p for n, p in model.named_parameters() if p.ndim > 1]
+    return sum(p.numel() for p in weights)
+
+
+@pytest.mark.parametrize(
+    ('optim', 'steps'),
+    [
+        (dict(), 12),
+        (dict(clip_grad=dict(max_norm=0.1)), 12),
+        (dict(accumulative_counts=2), 6),
+        (dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01)), 12),
+        (dict(type='mmslak.AmpOptimWrapper', dtype='bfloat16'), 12),
+    ],
+)
+def test_the_share_of_zeros_is_exact(tmp_path, optim, steps):
+    runner = train(tmp_path, optim=optim)
+    dynamics = hook_of(runner).dynamics
+    assert dynamics.steps == steps
+    masked = dynamics.masks
+    assert masked.numel == total(runner.model)
+    assert masked.nonzero == round(0.6 * masked.numel)
+    state = runner.optim_wrapper.optimizer.state
+    for name, parameter in masked.parameters.items():
+        assert (parameter[~masked[name]] == 0).all(), name
+        for key, moment in state[parameter].items():
+            if moment.shape == parameter.shape:
+                assert (moment[~masked[name]] == 0).all(), (name, key)
+    # Steps are the optimiser's: updates after 3, 6 and 9 of twelve, or only after 3 of six.
+    assert dynamics.explored > 0.6
+    assert dynamics.total_steps == steps
+
+
+def test_clipping_sees_the_sparse_gradient(tmp_path, monkeypatch):
+    seen = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def watch(parameters, **kwargs):
+        parameters = list(parameters)
+        seen.append([(p, p.grad.clone()) for p in parameters])
+        return clip(parameters, **kwargs)
+
+    monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', watch)
+    runner = train(tmp_path, optim=dict(clip_grad=dict(max_norm=0.1)), update=dict(every=100))
+    masks = hook_of(runner).dynamics.masks
+    names = {id(p): n for n, p in masks.parameters.items()}
+    assert len(seen) == 12
+    for gradients in seen:
+        for parameter, gradient in gradients:
+            if id(parameter) in names:
+                assert (gradient[~masks[names[id(parameter)]]] == 0).all()
+
+
+@pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
+@pytest.mark.parametrize('killed_at', [8, 9])
+def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, grow, killed_at):
+    """Killed between two updates, and right at one."""
+    update = dict(every=3, rate=0.4, rate_min=0.1, grow=grow)
+    # The length of training is known from the start, so the first run is cut, not shortened.
+    stop = dict(type='StopAt', at=killed_at)
+    train(tmp_path / 'whole', update=update)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / 'cut', update=update, hooks=[stop])
+    train(tmp_path / 'cut', update=update, resume=True)
+    a, b = (torch.load(tmp_path / d / 'iter_12.pth', weights_only=True) for d in ('whole', 'cut'))
+    for name, value in a['state_dict'].items():
+        assert torch.equal(value, b['state_dict'][name]), name
+    for index, moments in a['optimizer']['state'].items():
+        for key, value in moments.items():
+            assert torch.equal(value, b['optimizer']['state'][index][key])
+    assert a[STATE]['steps'] == b[STATE]['steps'] == 12
+    masks, resumed = unpack_masks(a[STATE]), unpack_masks(b[STATE])
+    assert all(torch.equal(mask, resumed[name]) for name, mask in masks.items())
+    for key in ('explored', 'averages'):
+        assert all(torch.equal(v, b[STATE][key][n]) for n, v in a[STATE][key].items())
+
+
+@mmslak.registry.HOOKS.register_module(force=True)
+@mmslak.registry.MMENGINE_HOOKS.register_module(force=True)
+class StopAt(mmslak.engine.sparsity.Hook):
+    priority = 'LOWEST'
+
+    def __init__(self, at):
+        self.at = at
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        if runner.iter + 1 == self.at:
+            raise KeyboardInterrupt
+
+
+def test_the_averaged_model_is_exactly_as_sparse(tmp_path):
+    runner = train(tmp_path, hooks=[dict(type='EMAHook', momentum=0.2)], iters=10)
+    ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook').ema_model.module
+    masks = hook_of(runner).dynamics.masks
+    average = dict(ema.named_parameters())
+    # Grown weights that no gradient has reached yet are zero in both.
+    for name, parameter in masks.parameters.items():
+        assert torch.equal(average[name] != 0, parameter != 0), name
+    assert all((average[n][~masks[n]] == 0).all() for n in masks.parameters)
+    assert any(not torch.equal(average[n], p) for n, p in masks.parameters.items())
+
+
+def test_snip_allocates_by_the_real_loss_and_disturbs_nothing(tmp_path):
+    snip = train(tmp_path / 'snip', allocation='snip', iters=4)
+    masks = hook_of(snip).dynamics.masks
+    assert masks.nonzero == round(0.6 * masks.numel)
+    densities = {round(masks.density(n), 3) for n in masks.parameters}
+    assert len(densities) > 3
+    # Order of the data and augmentation are those of a run without scoring.
+    runs = [train(tmp_path / d, mode='off', iters=1) for d in ('a', 'b')]
+    states = [r.model.state_dict() for r in runs]
+    assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
+
+
+def test_targets_are_backbone_and_classifier_head(tmp_path):
+    runner = train(tmp_path, iters=1)
+    assert set(hook_of(runner).dynamics.masks.parameters) == {
+        n for n, p in runner.model.named_parameters() if p.ndim > 1
+    }
+    runner = train(tmp_path, iters=1, targets='large_kernels')
+    assert set(hook_of(runner).dynamics.masks.parameters) == {
+        f'backbone.stages.{i}.0.mixing.{b}.conv.weight' for i in range(3) for b in ('tall', 'wide')
+    }
+    runner = train(tmp_path, iters=1, targets=dict(include=['head.*']))
+    assert set(hook_of(runner).dynamics.masks.parameters) == {'head.weight'}
+
+
+def test_fine_tuning_keeps_the_masks(tmp_path):
+    pretrained = train(tmp_path / 'pretrain', iters=9)
+    masks = hook_of(pretrained).dynamics.masks
+    checkpoint = str(tmp_path / 'pretrain/iter_9.pth')
+
+    def check(runner, exact=True):
+        found = hook_of(runner).dynamics.masks
+        assert found.masked
+        for name in found.masked:
+            if exact:
+                assert torch.equal(found[name], masks[name])
+            weights = dict(runner.model.named_parameters())[name]
+            assert (weights[~found[name]] == 0).all()
+            assert (weights[~masks[name]] == 0).all()
+
+    check(train(tmp_path / 'a', mode='fixed', load=checkpoint, iters=5))
+    init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
+    check(train(tmp_path / 'b', mode='fixed', model=dict(init_cfg=init_cfg), iters=5))
+    # A checkpoint of someone else's: weights only, the masks are where they are zero.
+    weights = str(tmp_path / 'weights.pth')
+    torch.save(dict(state_dict=torch.load(checkpoint, weights_only=True)['state_dict']), weights)
+    check(train(tmp_path / 'c', mode='fixed', load=weights, iters=5), exact=False)
+    runner = train(tmp_path / 'd', init='from_weights', load=weights, iters=5)
+    found = hook_of(runner).dynamics.masks
+    assert found.nonzero == sum(int((~z).sum()) for z in zeros_of(weights, found).values())
+    # And the public code's way: dense from here on.
+    runner = train(tmp_path / 'e', mode='off', load=checkpoint, iters=5)
+    assert hook_of(runner).dynamics is None
+    assert sum(int(z.sum()) for z in zeros(runner.model).values()) < 0.1 * total(runner.model)
+    # Nothing to keep in a dense network.
+    assert hook_of(train(tmp_path / 'f', mode='fixed', iters=2)).dynamics is None
+
+
+def zeros_of(path, masks):
+    state = torch.load(path, weights_only=True)['state_dict']
+    return {n: state[n] == 0 for n in masks.parameters}
+
+
+def test_resuming_something_else_says_what_differs(tmp_path):
+    train(tmp_path, iters=4)
+    with pytest.raises(ValueError, match=r'sparsity is 0\.4 in the saved state and 0\.5 here'):
+        train(tmp_path, iters=6, resume=True, sparsity=0.5)
+    with pytest.raises(ValueError, match=r'saved, but not among the targets here: backbone'):
+        train(tmp_path, iters=6, resume=True, targets='large_kernels')
+
+
+@pytest.mark.parametrize(
+    ('settings', 'words'),
+    [
+        (dict(mode='static'), ['mode', 'static', 'fixed']),
+        (dict(init='zeros'), ['init', 'zeros', 'from_weights']),
+        (dict(sparsity=1.2), ['sparsity', '1.2']),
+        (dict(allocation='er'), ['allocation', "'er'", 'snip']),
+        (dict(update=dict(grow='best')), ['update.grow', 'best', 'gradient']),
+        (dict(update=dict(evry=3)), ['evry']),
+        (dict(targets=dict(include=['neck.*'])), ['targets.include', 'neck.*']),
+        (dict(init='from_weights'), ['from_weights', 'no zero weight']),
+    ],
+)
+def test_bad_settings_are_named_before_training(tmp_path, settings, words):
+    with pytest.raises(ValueError) as error:
+        train(tmp_path, iters=1, **settings)
+    for word in words:
+        assert word in str(error.value)
