@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from PIL import Image
 from rich.box import SIMPLE
@@ -16,8 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mmslak.analysis import picture_sheet
+from mmslak.analysis.complexity import weight_uses
 from mmslak.datasets import write_sample_data
 from mmslak.engine.launch import UNTRAINED, guarded, run
+from mmslak.models import SLaK
+from mmslak.sparsity import unpack_masks
 
 CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'
 PICTURES = 8
@@ -67,6 +71,35 @@ def draw_sheet(dataset: Path, predictions: Path, metainfo: dict, path: Path) -> 
     picture_sheet(rows, ('image', 'truth', 'prediction'), path, legend=legend)
 
 
+def backbone_costs(checkpoint: str, side: int) -> dict[str, tuple[int, int]]:
+    """Count the backbone of a sparse checkpoint, dense and sparse.
+
+    Args:
+        checkpoint (str): File that training with DynamicSparsityHook wrote.
+        side (int): Side of the image in pixels, for the multiply-adds.
+
+    Returns:
+        dict: Parameters and multiply-adds, each with and without the weights left out.
+    """
+    state = torch.load(checkpoint, 'cpu', weights_only=True)
+    masks = unpack_masks(state['dynamic_sparsity'])
+    with torch.device('meta'):
+        backbone = SLaK('nano')
+        uses = weight_uses(backbone, lambda: backbone(torch.zeros(1, 3, side, side)))
+    sizes = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
+    left_out = {
+        name: int((~masks[f'backbone.{name}']).sum()) if f'backbone.{name}' in masks else 0
+        for name in sizes
+    }
+    return {
+        'parameters': (sum(sizes.values()), sum(sizes.values()) - sum(left_out.values())),
+        'multiply-adds': (
+            sum(n * sizes[name] for name, n in uses.items()),
+            sum(n * (sizes[name] - left_out[name]) for name, n in uses.items()),
+        ),
+    }
+
+
 @guarded
 def main() -> None:
     """Run the demonstration."""
@@ -107,9 +140,18 @@ def main() -> None:
     for name, score in scores.items():
         table.add_row(name, f'{score:.2f}')
     console.print(table)
+    costs = backbone_costs(best, cfg.crop_size[0])
+    table = Table('backbone', box=SIMPLE, title=f'Cost at {cfg.crop_size[0]} x {cfg.crop_size[1]}')
+    for column in ('dense', 'sparse, as trained'):
+        table.add_column(column, justify='right')
+    for name, counts in costs.items():
+        table.add_row(name, *(f'{count / 1e6:.3f} M' for count in counts))
+    console.print(table)
     sheet = work_dir / 'sheet.png'
     draw_sheet(dataset, predictions, cfg.metainfo, sheet)
-    (work_dir / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
+    (work_dir / 'scores.json').write_text(
+        json.dumps(dict(miou=scores, backbone=costs), indent=2) + '\n'
+    )
     console.print(f'Image, truth and prediction of {PICTURES} scenes: {sheet}')
     console.print(f'Checkpoint: {best}')
     console.print(f'The whole demonstration took {(time.monotonic() - started) / 60:.1f} minutes.')
