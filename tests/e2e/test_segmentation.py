@@ -23,6 +23,7 @@ SMALL = [
     'default_hooks.checkpoint.interval=1',
     'train_dataloader.batch_size=2',
     'model.decode_head.channels=16',
+    'custom_hooks.0.update.every=1',
     *(
         f'{split}_dataloader.{setting}'
         for split in ('train', 'val', 'test')
@@ -94,6 +95,23 @@ def test_checkpoints_load_safely(trained):
     checkpoint = torch.load(trained[0] / 'iter_4.pth', weights_only=True)
     assert checkpoint['meta']['iter'] == 4
     assert 'train/loss' in checkpoint['message_hub']['log_scalars']
+
+
+def test_training_is_sparse_and_drawn(trained):
+    work_dir, text = trained
+    state = torch.load(work_dir / 'iter_4.pth', weights_only=True)
+    weights = state['state_dict']
+    names = state['dynamic_sparsity']['shapes']
+    kept = sum(int((weights[name] != 0).sum()) for name in names)
+    size = sum(weights[name].numel() for name in names)
+    # What has just grown may still be zero.
+    assert 0.5 * size < kept <= round(0.6 * size)
+    for words in ('SNIP scores of', 'Sparsity at the end', 'weights after step 3'):
+        assert words in text
+    drawn = call('tools/analysis/plot_sparsity.py', work_dir)
+    assert 'wrote' in drawn and Image.open(work_dir / 'sparsity.png').width > 1000
+    empty = call('tools/analysis/plot_sparsity.py', work_dir / 'nothing', expect=2)
+    assert 'no run with DynamicSparsityHook' in empty
 
 
 def test_resume_goes_on_where_it_stopped(trained, data, tmp_path):

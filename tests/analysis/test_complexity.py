@@ -1,0 +1,56 @@
+"""Multiply-adds against numbers worked by hand and numbers measured of the authors' networks."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmslak.analysis.complexity import weight_uses
+from mmslak.models import SLaK
+from mmslak.sparsity import allocate, select_targets
+
+
+def test_uses_by_hand():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),  # 8 x 8 to 4 x 4
+        nn.Conv2d(8, 8, (5, 3), padding=(2, 1), groups=8),
+        nn.Flatten(2),
+        nn.Linear(16, 5),  # on each of 8 rows
+    )
+    uses = weight_uses(model, lambda: model(torch.zeros(1, 3, 8, 8)))
+    assert uses == {'0.weight': 16, '1.weight': 16, '3.weight': 8}
+    macs = {name: n * dict(model.named_parameters())[name].numel() for name, n in uses.items()}
+    assert macs == {'0.weight': 4 * 4 * 8 * 27, '1.weight': 4 * 4 * 8 * 15, '3.weight': 8 * 16 * 5}
+
+
+@pytest.mark.parametrize(
+    ('arch', 'gmacs', 'sparse_gmacs', 'sparse_parameters'),
+    # The paper has 30 M and 5.0 G, 55 M and 9.8 G, 95 M and 17.1 G (table 3), with SNIP.
+    [('tiny', 8.70, 5.22, 30.47), ('small', 16.60, 9.96, 54.78), ('base', 28.51, 17.11, 94.91)],
+)
+def test_slak_dense_and_at_uniform_40_percent(arch, gmacs, sparse_gmacs, sparse_parameters):
+    with torch.device('meta'):
+        backbone = SLaK(arch, out_indices=-1, gap_before_final_norm=True)
+        head = nn.Linear(backbone.widths[-1], 1000)
+        model = nn.ModuleDict(dict(backbone=backbone, head=head))
+        uses = weight_uses(
+            model, lambda: model.head(model.backbone(torch.zeros(1, 3, 224, 224))[-1])
+        )
+    weights = select_targets(model)
+    assert set(uses) == set(weights)
+    assert sum(n * weights[name].numel() for name, n in uses.items()) / 1e9 == pytest.approx(
+        gmacs, abs=0.005
+    )
+    kept = allocate(weights, 0.4, 'uniform')
+    assert sum(n * kept[name] for name, n in uses.items()) / 1e9 == pytest.approx(
+        sparse_gmacs, abs=0.006
+    )
+    parameters = sum(p.numel() for p in model.parameters())
+    parameters -= sum(w.numel() - kept[name] for name, w in weights.items())
+    assert round(parameters / 1e6, 2) == pytest.approx(sparse_parameters, abs=0.006)
+
+
+def test_hooks_are_removed_after_an_error():
+    model = nn.Linear(3, 2)
+    with pytest.raises(RuntimeError):
+        weight_uses(model, lambda: model(torch.zeros(1, 4)))
+    assert not model._forward_hooks

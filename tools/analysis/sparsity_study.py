@@ -1,0 +1,94 @@
+"""Compare ways of being sparse, and being dense, on the sample data.
+
+    python tools/analysis/sparsity_study.py --seeds 3
+
+Trains SLaK-nano with UperNet, the same length each time: dynamic sparsity at 1.3x width with
+random and with gradient growth, the same masks never moved, and a dense network at 1.0x width.
+Prints mean and spread over the seeds, and writes them as JSON and Markdown.
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mmslak.datasets import write_sample_data
+from mmslak.engine.launch import guarded, run
+
+CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'
+HOOK = 'custom_hooks.0'
+#: name -> options of the config. 1.0x is the width before the paper's factor.
+VARIANTS = {
+    'sparse 0.4, 1.3x wide, random growth': [],
+    'sparse 0.4, 1.3x wide, gradient growth': [f'{HOOK}.update.grow=gradient'],
+    'sparse 0.4, 1.3x wide, masks never moved': [f'{HOOK}.mode=fixed', f'{HOOK}.init=random'],
+    'dense, 1.0x wide': [
+        f'{HOOK}.mode=off',
+        'model.backbone.width_factor=1.0',
+        'model.decode_head.in_channels=[16,32,64,128]',
+        'model.auxiliary_head.in_channels=64',
+    ],
+    'dense, 1.3x wide': [f'{HOOK}.mode=off'],
+}
+
+
+def train(name: str, seed: int, iters: int, data: Path, work_dir: Path) -> float:
+    """Train one variant, unless its score is there already; return mIoU in percent."""
+    done = work_dir / 'score.json'
+    if done.is_file():
+        return json.loads(done.read_text())['best_score']
+    options = [
+        *VARIANTS[name],
+        f'data_root={data / "ADEChallengeData2016"}',
+        f'randomness.seed={seed}',
+        f'{HOOK}.seed={seed}',
+        f'train_cfg.max_iters={iters}',
+        f'train_cfg.val_interval={iters}',
+        f'default_hooks.checkpoint.interval={iters}',
+        f'param_scheduler.1.end={iters}',
+    ]
+    scores = run('train', [CONFIG, '--work-dir', str(work_dir), '--cfg-options', *options])
+    done.write_text(json.dumps(scores) + '\n')
+    return scores['best_score']
+
+
+@guarded
+def main() -> None:
+    """Run the study; finished trainings of an interrupted one are not repeated."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--seeds', type=int, default=3, help='trainings of each variant')
+    parser.add_argument('--iters', type=int, default=600, help='iterations of each training')
+    parser.add_argument('--data', type=Path, default=Path('data/sample'))
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/sparsity_study'))
+    args = parser.parse_args()
+    write_sample_data(args.data)
+    console = Console(width=100)
+    scores: dict[str, list[float]] = {name: [] for name in VARIANTS}
+    total = args.seeds * len(VARIANTS)
+    for seed in range(args.seeds):
+        for number, name in enumerate(VARIANTS):
+            console.rule(f'{seed * len(VARIANTS) + number + 1}/{total}  {name}, seed {seed}')
+            folder = args.work_dir / f'{args.iters}' / f'{number}-{seed}'
+            scores[name].append(train(name, seed, args.iters, args.data, folder))
+
+    table = Table('SLaK-nano', title=f'mIoU, %, after {args.iters} iterations on the sample data')
+    columns = ('mean', 'standard deviation', *(f'seed {seed}' for seed in range(args.seeds)))
+    for column in columns:
+        table.add_column(column, justify='right')
+    lines = ['| SLaK-nano | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
+    for name, values in scores.items():
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        cells = [f'{value:.2f}' for value in (statistics.mean(values), spread, *values)]
+        table.add_row(name, *cells)
+        lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+    console.print(table)
+    (args.work_dir / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
+    (args.work_dir / 'scores.md').write_text('\n'.join(lines) + '\n')
+    console.print(f'written to {args.work_dir / "scores.md"} and scores.json')
+
+
+if __name__ == '__main__':
+    main()
