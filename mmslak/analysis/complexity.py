@@ -3,7 +3,12 @@
 from collections.abc import Callable
 
 import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
+
+from ..sparsity import allocate, select_targets
 
 
 def weight_uses(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
@@ -41,3 +46,73 @@ def weight_uses(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
         for handle in handles:
             handle.remove()
     return uses
+
+
+#: Default input (height, width) in pixels for each toolbox, as in the paper's tables.
+SHAPES = {'mmseg': (512, 2048), 'mmdet': (800, 1280), 'mmpretrain': (224, 224)}
+#: What a detector's second stage sees: proposals for boxes, and regions for masks.
+PROPOSALS, MASK_REGIONS = 1000, 100
+
+
+def config_costs(cfg: Config, shape: tuple[int, int], sparsity: float = 0.4) -> dict:
+    """Count parameters and multiply-adds of a config's model, dense and sparse.
+
+    The model runs on the meta device, where only shapes are computed. Multiply-adds are those of convolutions and linear layers of what runs at test time, once each: for a
+    segmentor backbone and decode head, for a detector also the neck, the RPN, the box heads on
+    1000 proposals and the mask heads on 100 regions. Sparse means that every convolution and
+    linear layer of the backbone (and of a classifier's head) keeps the same share of its
+    weights, and zeros are left out.
+
+    Args:
+        cfg (Config): A config of any of the three toolboxes.
+        shape (tuple[int, int]): Height and width of the one image, in pixels.
+        sparsity (float): Share of the backbone's weights left out.
+
+    Returns:
+        dict: ``params_dense``, ``params_sparse``, ``macs_dense`` and ``macs_sparse``, numbers.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    settings = cfg.model.copy()
+    if 'pretrained' in settings:
+        settings.pretrained = None
+    # Built on the CPU first: some backbones compute with numbers while they are built.
+    # Synchronised batch norms run on accelerators only; ordinary ones count the same.
+    model = revert_sync_batchnorm(MODELS.build(settings)).eval().to('meta')
+    with torch.device('meta'):
+        image = torch.zeros(1, settings.backbone.get('in_channels', 3), *shape)
+        uses = weight_uses(model, lambda: _run(model, image))
+    parameters = dict(model.named_parameters())
+    weights = select_targets(model.backbone, 'all', 'backbone.')
+    if cfg.get('default_scope') == 'mmpretrain':
+        weights.update(select_targets(model.head, 'all', 'head.'))
+    kept = allocate(weights, sparsity, 'uniform') if sparsity else {}
+    left_out = {name: weights[name].numel() - count for name, count in kept.items()}
+    dense = sum(p.numel() for p in parameters.values())
+    macs = sum(n * parameters[name].numel() for name, n in uses.items())
+    return dict(
+        params_dense=dense,
+        params_sparse=dense - sum(left_out.values()),
+        macs_dense=macs,
+        macs_sparse=macs - sum(uses.get(name, 0) * count for name, count in left_out.items()),
+    )
+
+
+def _run(model: nn.Module, image: Tensor) -> None:
+    """Run what a model runs at test time, but for what has no weights."""
+    if not hasattr(model, 'roi_head'):
+        model(image, mode='tensor')
+        return
+    features = model.extract_feat(image)
+    model.rpn_head(features)
+    roi_head, channels = model.roi_head, features[0].shape[1]
+    for kind, count in (('bbox', PROPOSALS), ('mask', MASK_REGIONS)):
+        heads = getattr(roi_head, f'{kind}_head', None)
+        extractors = getattr(roi_head, f'{kind}_roi_extractor', None)
+        if heads is None:
+            continue
+        # A cascade has a head a stage, others have one.
+        heads = heads if isinstance(heads, nn.ModuleList) else [heads]
+        extractors = extractors if isinstance(extractors, nn.ModuleList) else [extractors]
+        for head, extractor in zip(heads, extractors, strict=True):
+            size = extractor.roi_layers[0].output_size
+            head(torch.zeros(count, channels, *size))

@@ -1,0 +1,109 @@
+"""Count parameters and multiply-adds of configs, dense and sparse, beside the paper's.
+
+python tools/analysis/complexity.py configs/upernet_slak_*.py configs/baselines/upernet_*.py
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mmslak.analysis.complexity import SHAPES, config_costs
+from mmslak.engine.config import load_config
+from mmslak.engine.launch import guarded
+
+#: config -> the paper's parameters in millions and multiply-adds in G (tables 3, 4 and 5).
+PAPER = {
+    'upernet_slak_t_80k_ade20k': (65, 936),
+    'upernet_slak_t_ade20k': (65, 936),
+    'upernet_slak_s_ade20k': (91, 1028),
+    'upernet_slak_b_ade20k': (135, 1172),
+    'upernet_convnext_t_ade20k': (60, 939),
+    'upernet_convnext_s_ade20k': (82, 1027),
+    'upernet_convnext_b_ade20k': (122, 1170),
+    'faster_rcnn_slak_t_voc': (49, 205),
+    'faster_rcnn_slak_t_voc0712': (49, 205),
+    'faster_rcnn_convnext_t_voc': (45, 208),
+    'faster_rcnn_convnext_t_replknet_voc': (55, 207),
+}
+#: config -> why it is more than 3 % away from the paper's number.
+NOTES = {}
+CONVENTION = (
+    'A multiply-add counts once; convolutions and linear layers of what runs at test time, taps on '
+    'padding included; detectors with 1000 proposals and 100 masks. Sparse: every layer of the '
+    'backbone keeps the same share of its weights (uniform), zeros are left out.'
+)
+
+
+def is_sparse(name: str) -> bool:
+    """Tell whether the paper's row of this config is of a sparse network."""
+    return '_slak_' in name
+
+
+@guarded
+def main() -> None:
+    """Print the table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('configs', nargs='+', metavar='CONFIG')
+    parser.add_argument(
+        '--shape',
+        nargs=2,
+        type=int,
+        metavar=('H', 'W'),
+        help="height and width of the image; default: the paper's for each task, "
+        '800 1280, 512 2048 or 224 224',
+    )
+    parser.add_argument('--sparsity', type=float, default=0.4, help='of the backbone')
+    parser.add_argument('--json', action='store_true', help='print a list of numbers')
+    args = parser.parse_args()
+    rows = []
+    for path in args.configs:
+        cfg = load_config(path)
+        shape = tuple(args.shape or SHAPES.get(cfg.get('default_scope'), (224, 224)))
+        costs = config_costs(cfg, shape, args.sparsity)
+        rows.append(dict(config=path, shape=list(shape), **costs))
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return
+    table = Table('config', 'H x W')
+    for column in (
+        'params dense, M',
+        'sparse',
+        'paper',
+        '%',
+        'GMACs dense',
+        'sparse',
+        'paper',
+        '%',
+    ):
+        table.add_column(column, justify='right')
+    far = []
+    for row in rows:
+        name = Path(row['config']).stem
+        cells = [name, ' x '.join(map(str, row['shape']))]
+        default = args.shape is None and args.sparsity == 0.4
+        paper = PAPER.get(name, (None, None)) if default else (None, None)
+        for unit, key, value in ((1e6, 'params', paper[0]), (1e9, 'macs', paper[1])):
+            dense, sparse = row[f'{key}_dense'] / unit, row[f'{key}_sparse'] / unit
+            cells += [f'{dense:.1f}', f'{sparse:.1f}']
+            if value is None:
+                cells += ['-', '-']
+                continue
+            ours = sparse if is_sparse(name) else dense
+            difference = ours / value - 1
+            cells += [str(value), f'{difference:+.1%}']
+            if abs(difference) > 0.03:
+                far.append(f'{name}, {key}, {difference:+.1%}: {NOTES.get((name, key), "?")}')
+        table.add_row(*cells)
+    console = Console(width=140)
+    console.print(table)
+    console.print(CONVENTION)
+    console.print('% compares with our sparse numbers for SLaK, with our dense ones for others.')
+    for line in far:
+        console.print(f'More than 3 % away: {line}')
+
+
+if __name__ == '__main__':
+    main()
