@@ -57,9 +57,10 @@ PROPOSALS, MASK_REGIONS = 1000, 100
 def config_costs(cfg: Config, shape: tuple[int, int], sparsity: float = 0.4) -> dict:
     """Count parameters and multiply-adds of a config's model, dense and sparse.
 
-    The model runs on the meta device, where only shapes are computed. Multiply-adds are those of convolutions and linear layers of what runs at test time, once each: for a
-    segmentor backbone and decode head, for a detector also the neck, the RPN, the box heads on
-    1000 proposals and the mask heads on 100 regions. Sparse means that every convolution and
+    The model runs on the meta device, where only shapes are computed. Multiply-adds are those
+    of convolutions and linear layers of what runs at test time, once each: for a segmentor
+    backbone and decode head, for a detector also the neck, the RPN, the box heads on 1000
+    proposals and the mask heads on 100 regions. Sparse means that every convolution and
     linear layer of the backbone (and of a classifier's head) keeps the same share of its
     weights, and zeros are left out.
 

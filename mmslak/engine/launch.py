@@ -197,7 +197,12 @@ def _report_training(runner, log: logging.Logger) -> dict:
     lines.append(f'  log and config    {runner.log_dir}')
     lines.append(f'  curves            tensorboard --logdir {runner.work_dir}')
     log.info('\n'.join(lines))
-    return {key: info.get(key) for key in ('last_ckpt', 'best_ckpt', 'best_score')}
+    best = info.get('best_score')
+    return dict(
+        last_ckpt=info.get('last_ckpt'),
+        best_ckpt=info.get('best_ckpt'),
+        best_score=None if best is None else float(best),
+    )
 
 
 def _report_test(args: argparse.Namespace, metrics: dict, log: logging.Logger) -> dict:

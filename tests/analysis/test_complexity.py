@@ -1,12 +1,21 @@
 """Multiply-adds against numbers worked by hand and numbers measured of the authors' networks."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from mmslak.analysis.complexity import weight_uses
+from mmslak.analysis.complexity import config_costs, weight_uses
+from mmslak.engine.config import load_config
 from mmslak.models import SLaK
 from mmslak.sparsity import allocate, select_targets
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_uses_by_hand():
@@ -54,3 +63,46 @@ def test_hooks_are_removed_after_an_error():
     with pytest.raises(RuntimeError):
         weight_uses(model, lambda: model(torch.zeros(1, 4)))
     assert not model._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ('config', 'parameters', 'gmacs'),
+    # Paper, table 4: dense networks of others, counted by the same convention.
+    [
+        ('baselines/upernet_convnext_t_ade20k', 60, 939),
+        ('baselines/upernet_convnext_s_ade20k', 82, 1027),
+        ('baselines/upernet_convnext_b_ade20k', 122, 1170),
+    ],
+)
+def test_dense_segmentors_are_the_papers(config, parameters, gmacs):
+    pytest.importorskip('mmseg')
+    costs = config_costs(load_config(ROOT / f'configs/{config}.py'), (512, 2048))
+    assert round(costs['params_dense'] / 1e6) == parameters
+    assert costs['macs_dense'] / 1e9 == pytest.approx(gmacs, rel=0.001)
+
+
+def test_sparse_segmentor_is_close_to_the_papers():
+    """65 M and 936 G in the paper, whose allocation is SNIP's; counted here is the uniform one."""
+    pytest.importorskip('mmseg')
+    costs = config_costs(load_config(ROOT / 'configs/upernet_slak_t_ade20k.py'), (512, 2048))
+    assert costs['params_sparse'] / 1e6 == pytest.approx(65, rel=0.03)
+    assert costs['macs_sparse'] / 1e9 == pytest.approx(936, rel=0.03)
+    assert costs['params_sparse'] < costs['params_dense']
+
+
+def test_command_prints_numbers():
+    pytest.importorskip('mmseg')
+    done = subprocess.run(
+        [sys.executable, 'tools/analysis/complexity.py', 'configs/upernet_slak_t_ade20k.py']
+        + ['--shape', '64', '96', '--json'],
+        cwd=ROOT,
+        env=dict(os.environ, PYTHONPATH=str(ROOT)),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    (row,) = json.loads(done.stdout)
+    assert row['shape'] == [64, 96]
+    keys = {'config', 'shape', 'params_dense', 'params_sparse', 'macs_dense', 'macs_sparse'}
+    assert set(row) == keys
+    assert 0 < row['macs_sparse'] < row['macs_dense']
