@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ..sparsity import allocate, select_targets
@@ -72,13 +72,13 @@ def config_costs(cfg: Config, shape: tuple[int, int], sparsity: float = 0.4) -> 
     Returns:
         dict: ``params_dense``, ``params_sparse``, ``macs_dense`` and ``macs_sparse``, numbers.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
     settings = cfg.model.copy()
     if 'pretrained' in settings:
         settings.pretrained = None
     # Built on the CPU first: some backbones compute with numbers while they are built.
     # Synchronised batch norms run on accelerators only; ordinary ones count the same.
-    model = revert_sync_batchnorm(MODELS.build(settings)).eval().to('meta')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        model = revert_sync_batchnorm(MODELS.build(settings)).eval().to('meta')
     with torch.device('meta'):
         image = torch.zeros(1, settings.backbone.get('in_channels', 3), *shape)
         uses = weight_uses(model, lambda: _run(model, image))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import DefaultScope
 from torch import nn
 
 import mmslak
@@ -335,10 +336,10 @@ def test_too_small_an_image_is_named(network):
 def test_classifier_of_mmpretrain_trains():
     classifiers = pytest.importorskip('mmpretrain.models.classifiers')
     structures = pytest.importorskip('mmpretrain.structures')
-    model = classifiers.ImageClassifier(
-        backbone=dict(type='mmslak.SLaK', arch='nano', out_indices=-1, gap_before_final_norm=True),
-        head=dict(type='mmpretrain.LinearClsHead', num_classes=5, in_channels=166),
-    )
+    backbone = dict(type='mmslak.SLaK', arch='nano', out_indices=-1, gap_before_final_norm=True)
+    head = dict(type='LinearClsHead', num_classes=5, in_channels=166)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = classifiers.ImageClassifier(backbone=backbone, head=head)
     samples = [structures.DataSample().set_gt_label(i) for i in (1, 4)]
     loss = model.loss(torch.randn(2, 3, 64, 64), samples)['loss']
     loss.backward()
