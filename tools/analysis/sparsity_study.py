@@ -31,7 +31,6 @@ VARIANTS = {
         'model.decode_head.in_channels=[16,32,64,128]',
         'model.auxiliary_head.in_channels=64',
     ],
-    'dense, 1.3x wide': [f'{HOOK}.mode=off'],
 }
 
 
@@ -60,7 +59,7 @@ def main() -> None:
     """Run the study; finished trainings of an interrupted one are not repeated."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each variant')
-    parser.add_argument('--iters', type=int, default=600, help='iterations of each training')
+    parser.add_argument('--iters', type=int, default=400, help='iterations of each training')
     parser.add_argument('--data', type=Path, default=Path('data/sample'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/sparsity_study'))
     args = parser.parse_args()
