@@ -87,15 +87,16 @@ class SLaKBlock(nn.Module):
             x = self.gamma * x
         return x.permute(0, 3, 1, 2)
 
+    def _contexts(self) -> tuple:
+        """Contexts of a checkpointed forward pass and of its recomputation."""
+        return nullcontext(), _statistics_kept(self)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` of shape (N, C, H, W) to the same shape."""
         if self.with_cp and self.training and torch.is_grad_enabled():
-            residual = checkpoint(
-                self._residual,
-                x,
-                use_reentrant=False,
-                context_fn=lambda: (nullcontext(), _statistics_kept(self)),
-            )
+            # A compiled graph recomputes without running its side effects again.
+            keep = {} if torch.compiler.is_compiling() else dict(context_fn=self._contexts)
+            residual = checkpoint(self._residual, x, use_reentrant=False, **keep)
         else:
             residual = self._residual(x)
         return x + self.drop_path(residual)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,47 @@ def test_two_processes_train_in_step(data, tmp_path):
     text = train(tmp_path, data, 2, '--launcher', 'pytorch', '--amp', launcher=torchrun)
     assert len(losses(text)) == 2
     assert (tmp_path / 'iter_2.pth').is_file()
+
+
+def test_shell_launchers(data, tmp_path, monkeypatch):
+    """On two processes of this machine, and on a Slurm of our own that only runs the command."""
+    monkeypatch.setenv('PATH', f'{tmp_path}:{Path(sys.executable).parent}:{os.environ["PATH"]}')
+    monkeypatch.setenv('PORT', str(free_port()))
+    options = [data, *SMALL, 'train_cfg.max_iters=1']
+    train = ['--work-dir', tmp_path / 'work']
+    text = call('tools/dist_train.sh', CONFIG, 2, *train, options=options, launcher=())
+    assert len(losses(text)) == 1
+    text = call(
+        'tools/dist_test.sh', CONFIG, tmp_path / 'work/iter_1.pth', 2, '--work-dir', tmp_path / 't',
+        options=[data, *SMALL], launcher=(),
+    )  # fmt: skip
+    assert 'mIoU' in text
+
+    fakes = {
+        # Drop srun's own options, then do as it would on the one node.
+        'srun': 'while [ "${1#-}" != "$1" ]; do echo "srun $1"; shift; done\n'
+        'SLURM_NNODES=1 SLURM_JOB_ID=1 SLURM_JOB_NODELIST=localhost exec "$@"',
+        'scontrol': 'echo localhost',
+    }
+    for name, body in fakes.items():
+        (tmp_path / name).write_text(f'#!/bin/sh\n{body}\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv('GPUS_PER_NODE', '1')
+    monkeypatch.setenv('PORT', str(free_port()))
+    text = call(
+        'tools/slurm_train.sh', 'part', 'job', CONFIG, '--work-dir', tmp_path / 'slurm',
+        options=options, launcher=(),
+    )  # fmt: skip
+    assert len(losses(text)) == 1
+    assert 'srun --partition=part' in text and 'srun --gres=gpu:1' in text
+    for script in ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh'):
+        assert 'usage: ' in call(f'tools/{script}', expect=2, launcher=())
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
 
 
 def test_a_config_of_ones_own_in_pure_python_style(data, tmp_path):

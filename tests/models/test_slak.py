@@ -248,6 +248,20 @@ def test_compiles_without_graph_breaks(kwargs):
     torch.compile(model.train(), fullgraph=True, backend='aot_eager')(x.expand(2, -1, -1, -1))
 
 
+def test_compiles_with_checkpointing():
+    torch._dynamo.reset()
+    x = torch.randn(2, 3, 64, 64)
+    states = []
+    for compiled in (False, True):
+        model = nano(kernel_sizes=(7, 7, 7, 7), with_cp=True).train()
+        run = torch.compile(model, fullgraph=True, backend='aot_eager') if compiled else model
+        sum(o.square().mean() for o in run(x)).backward()
+        states.append((model.state_dict(), {n: p.grad for n, p in model.named_parameters()}))
+    for eager, graph in zip(states[0], states[1], strict=True):
+        for name, value in eager.items():
+            torch.testing.assert_close(value, graph[name], rtol=1e-4, atol=1e-5)
+
+
 def test_found_in_every_registry_by_scope():
     assert isinstance(ROOT_MODELS.build(dict(type='mmslak.SLaK', arch='nano')), SLaK)
     for toolbox in ('mmseg', 'mmdet', 'mmpretrain'):
