@@ -94,6 +94,12 @@ class DynamicSparsityHook(Hook):
         """Make or take over the masks, and attach to the optimiser."""
         if self.mode == 'off':
             return
+        optim_wrapper = runner.optim_wrapper
+        if not isinstance(optim_wrapper, OptimWrapper):
+            raise ValueError(
+                'DynamicSparsityHook needs one optimiser, but optim_wrapper is a '
+                f'{type(optim_wrapper).__name__}'
+            )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         parameters = self._parameters(model)
         self.dynamics = self._resumed(runner, parameters) or self._started(
@@ -101,12 +107,6 @@ class DynamicSparsityHook(Hook):
         )
         if self.dynamics is None:
             return
-        optim_wrapper = runner.optim_wrapper
-        if not isinstance(optim_wrapper, OptimWrapper):
-            raise ValueError(
-                'DynamicSparsityHook needs one optimiser, but optim_wrapper is a '
-                f'{type(optim_wrapper).__name__}'
-            )
         self.dynamics.attach(
             optim_wrapper.optimizer, on_update=lambda update: self._on_update(runner, update)
         )
