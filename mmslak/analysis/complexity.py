@@ -29,9 +29,12 @@ def weight_uses(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     handles = []
 
     def counter(name: str):
-        def count(layer: nn.Module, _, out: Tensor) -> None:
+        def count(layer: nn.Module, inputs: tuple, out: Tensor) -> None:
+            # A transposed convolution takes each weight once for every position it reads.
+            transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
+            positions = inputs[0] if transposed else out
             channel = -1 if isinstance(layer, nn.Linear) else 1
-            uses[name] = uses.get(name, 0) + out.numel() // out.shape[channel]
+            uses[name] = uses.get(name, 0) + positions.numel() // positions.shape[channel]
 
         return count
 

@@ -22,13 +22,19 @@ def test_uses_by_hand():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1),  # 8 x 8 to 4 x 4
         nn.Conv2d(8, 8, (5, 3), padding=(2, 1), groups=8),
+        nn.ConvTranspose2d(8, 8, 2, stride=2),  # 4 x 4 to 8 x 8, each weight 16 times
         nn.Flatten(2),
-        nn.Linear(16, 5),  # on each of 8 rows
+        nn.Linear(64, 5),  # on each of 8 rows
     )
     uses = weight_uses(model, lambda: model(torch.zeros(1, 3, 8, 8)))
-    assert uses == {'0.weight': 16, '1.weight': 16, '3.weight': 8}
+    assert uses == {'0.weight': 16, '1.weight': 16, '2.weight': 16, '4.weight': 8}
     macs = {name: n * dict(model.named_parameters())[name].numel() for name, n in uses.items()}
-    assert macs == {'0.weight': 4 * 4 * 8 * 27, '1.weight': 4 * 4 * 8 * 15, '3.weight': 8 * 16 * 5}
+    assert macs == {
+        '0.weight': 4 * 4 * 8 * 27,
+        '1.weight': 4 * 4 * 8 * 15,
+        '2.weight': 4 * 4 * 8 * 8 * 4,
+        '4.weight': 8 * 64 * 5,
+    }
 
 
 @pytest.mark.parametrize(
