@@ -13,13 +13,13 @@ metainfo = dict(
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='RandomChoiceResize', scales=[(160, 160), (192, 192)], keep_ratio=True),
+    dict(type='RandomChoiceResize', scales=[(112, 112), (128, 128), (144, 144)], keep_ratio=True),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(192, 192), keep_ratio=True),
+    dict(type='Resize', scale=(128, 128), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(
         type='PackDetInputs',
@@ -39,7 +39,7 @@ proposals = dict(nms_pre=256, max_per_img=64)
 model = dict(
     backbone=dict(arch='nano', drop_path_rate=0.0),
     neck=dict(in_channels=[20, 41, 83, 166], out_channels=channels, norm_cfg=dict(type='BN')),
-    rpn_head=dict(in_channels=channels, feat_channels=channels, anchor_generator=dict(scales=[6])),
+    rpn_head=dict(in_channels=channels, feat_channels=channels, anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=channels),
         bbox_head=dict(in_channels=channels, fc_out_channels=128, num_classes=8),
@@ -49,16 +49,16 @@ model = dict(
 )
 # From scratch: a higher rate, clipped.
 optim_wrapper = dict(
-    optimizer=dict(lr=2e-3), paramwise_cfg=dict(num_layers=4), clip_grad=dict(max_norm=10)
+    optimizer=dict(lr=3e-3), paramwise_cfg=dict(num_layers=4), clip_grad=dict(max_norm=10)
 )
-max_epochs = 16
+max_epochs = 20
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=100),
     dict(
         type='CosineAnnealingLR', begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True
     ),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=4)
+train_cfg = dict(max_epochs=max_epochs, val_interval=5)
 custom_hooks = [
     dict(
         type='mmslak.DynamicSparsityHook',
@@ -68,5 +68,5 @@ custom_hooks = [
         targets='all',
     )
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=4))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=5))
 randomness = dict(seed=0)
