@@ -1,5 +1,6 @@
 """Look at a data set's folders and classes before any work starts."""
 
+import contextlib
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
@@ -220,17 +221,16 @@ def read_categories(path: str | Path) -> list[dict]:
     Raises:
         ValueError: If the file is no JSON or has no categories.
     """
-    text = Path(path).read_text()
-    key = text.rfind('"categories"')
-    try:
-        found, _ = (
-            json.JSONDecoder().raw_decode(text, text.index('[', key)) if key >= 0 else ({}, 0)
-        )
-        if not _are_categories(found):
-            found = json.loads(text)
-            found = found.get('categories') if isinstance(found, dict) else None
-    except ValueError as error:
-        raise ValueError(f'{path} is not a JSON file: {error}') from None
+    text, found = Path(path).read_text(), None
+    with contextlib.suppress(ValueError):
+        start = text.index('[', text.rindex('"categories"'))
+        found, _ = json.JSONDecoder().raw_decode(text, start)
+    if not _are_categories(found):
+        try:
+            whole = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f'{path} is not a JSON file: {error}') from None
+        found = whole.get('categories') if isinstance(whole, dict) else None
     if not _are_categories(found):
         raise ValueError(
             f"{path} has no list 'categories' of id and name: it is not in COCO's form"
