@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -154,9 +155,10 @@ def test_faster_rcnn_is_scored_by_both_rules(faster, sample, tmp_path):
 
 
 def test_learning_rate_scales_with_the_real_batch(faster):
-    """Two images, accumulated twice, where the rate is for 16: a quarter of 2e-3."""
-    state = torch.load(faster / 'epoch_1.pth', weights_only=True)['param_schedulers']
-    assert state[0]['base_values'] == pytest.approx([5e-4] * len(state[0]['base_values']))
+    """Two images, accumulated twice, where the rate is for 16: a quarter of the config's."""
+    groups = torch.load(faster / 'epoch_1.pth', weights_only=True)['optimizer']['param_groups']
+    rate = load_config(VOC).optim_wrapper.optimizer.lr
+    assert {group['initial_lr'] for group in groups} == {pytest.approx(rate / 4)}
 
 
 def test_an_image_without_objects_trains(coco, tmp_path):
@@ -246,3 +248,133 @@ def test_bad_images_are_named_or_skipped_and_counted(coco, tmp_path):
     assert len(losses(tmp_path / 'v')) == 2
     text = log(tmp_path / 'v')
     assert re.search(r'3 of 16 images left out', text) and str(images[1]) in text
+
+
+PAGE = ROOT / 'docs/finetune.md'
+
+
+def configs_of_the_page():
+    """The configs on the page about fine-tuning, by the file names they are given."""
+    return dict(re.findall(r'```python\n# (\S+\.py)\n(.*?)```', PAGE.read_text(), re.DOTALL))
+
+
+@pytest.mark.parametrize('name', ['my_coco.py', 'my_voc.py'])
+def test_the_configs_of_the_page_fine_tune(name, sample, tmp_path):
+    """Ten lines each; a data set of three classes, a smaller network, two iterations."""
+    text = configs_of_the_page()[name]
+    assert len([line for line in text.splitlines() if line and not line.startswith('#')]) <= 10
+    base = re.search(r"_base_ = '(.*?)'", text).group(1)
+    # The reader has the repository; the tiny network and the small images are for the test.
+    config = tmp_path / name
+    config.write_text(text.replace(base, str(ROOT / base)))
+    data = tmp_path / 'data'
+    if name == 'my_coco.py':
+        shutil.copytree(sample / 'coco/train2017', data / 'train')
+        shutil.copytree(sample / 'coco/val2017', data / 'val')
+        for split in ('train', 'val'):
+            source = sample / f'coco/annotations/instances_{split}2017.json'
+            content = json.loads(source.read_text())
+            renamed = dict(zip(COCO_CATEGORY_IDS, ('cat', 'dog', 'bird'), strict=False))
+            content['categories'] = [dict(id=i, name=n) for i, n in renamed.items()]
+            content['annotations'] = [
+                a for a in content['annotations'] if a['category_id'] in renamed
+            ]
+            (data / f'{split}.json').write_text(json.dumps(content))
+    else:
+        shutil.copytree(sample / 'VOCdevkit/VOC2007', data / 'VOC2007')
+        for path in (data / 'VOC2007/Annotations').iterdir():
+            text = path.read_text()
+            for old, new in zip(THING_CLASSES, ('cat', 'dog', 'bird') * 3, strict=False):
+                text = text.replace(f'<name>{old}</name>', f'<name>{new}</name>')
+            path.write_text(text)
+    checkpoint = tmp_path / 'pretrained.pth'
+    from mmslak.models import SLaK
+
+    torch.save(SLaK('nano').state_dict(), checkpoint)
+    options = {
+        'model.backbone.arch': 'nano',
+        'model.backbone.init_cfg.checkpoint': checkpoint,
+        'model.neck.in_channels': '[20,41,83,166]',
+        'optim_wrapper.paramwise_cfg.num_layers': 4,
+        'test_dataloader.dataset.pipeline.1.scale': '(128,128)',
+        'val_dataloader.dataset.pipeline.1.scale': '(128,128)',
+        'model.test_cfg.rpn.max_per_img': 20,
+    }
+    call('train', str(config), work_dir=tmp_path / 'w', data_root=data, **options)
+    assert len(losses(tmp_path / 'w')) == 2 and all(map(math.isfinite, losses(tmp_path / 'w')))
+
+
+@pytest.fixture(scope='module')
+def real():
+    root = os.environ.get('MMSLAK_REAL_DATA')
+    if not root:
+        pytest.skip('MMSLAK_REAL_DATA is not set')
+    return Path(root)
+
+
+#: Real images on a CPU: a shorter side of 256, fewer proposals, batches of 2.
+REDUCED = {
+    'train_dataloader.num_batch_per_epoch': 12,
+    'test_dataloader.dataset.pipeline.1.scale': '(384,256)',
+    'val_dataloader.dataset.pipeline.1.scale': '(384,256)',
+    'model.train_cfg.rpn_proposal.max_per_img': 100,
+    'model.test_cfg.rpn.max_per_img': 100,
+    'param_scheduler.0.end': 4,
+    'randomness.seed': 0,
+}
+
+
+#: The real VOC-layout set: blood cells.
+BCCD = """
+dataset = dict(type='XMLDataset', metainfo=dict(classes=('RBC', 'WBC', 'Platelets')))
+train_dataloader = dict(dataset=dataset)
+val_dataloader = dict(dataset=dataset)
+test_dataloader = dict(dataset=dataset)
+model = dict(roi_head=dict(bbox_head=dict(num_classes=3)))
+"""
+
+
+def reduced(config, folder, more=''):
+    """A config that trains on all images, those without objects too, at a reduced size."""
+    path = folder / 'reduced.py'
+    path.write_text(f"""
+_base_ = {config!r}
+{more}
+pipeline = [
+    *_base_.train_pipeline[:2],
+    dict(type='RandomChoiceResize', scales=[(384, 256), (320, 224)], keep_ratio=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(
+    dataset=dict(locals().get('dataset', {{}}), pipeline=pipeline,
+                 filter_cfg=dict(filter_empty_gt=False))
+)
+""")
+    return str(path)
+
+
+def mean(values):
+    return sum(values) / len(values)
+
+
+@pytest.mark.slow
+def test_cascade_with_slak_t_on_real_images(real, tmp_path):
+    """Crowds, tiny objects, images without objects, portrait beside landscape."""
+    config = str(ROOT / 'configs/cascade_mask_rcnn_slak_t_coco.py')
+    config = reduced(config, tmp_path)
+    call('train', config, work_dir=tmp_path / 'w', data_root=real / 'coco', **REDUCED)
+    values = losses(tmp_path / 'w')
+    assert len(values) == 12 and all(map(math.isfinite, values))
+    assert mean(values[-4:]) < 0.9 * mean(values[:4])
+    assert 'coco/segm_mAP' in log(tmp_path / 'w')
+
+
+@pytest.mark.slow
+def test_faster_rcnn_with_slak_t_on_real_images(real, tmp_path):
+    config = reduced(str(ROOT / 'configs/faster_rcnn_slak_t_voc.py'), tmp_path, BCCD)
+    call('train', config, work_dir=tmp_path / 'w', data_root=real / 'VOCdevkit', **REDUCED)
+    values = losses(tmp_path / 'w')
+    assert len(values) == 12 and all(map(math.isfinite, values))
+    assert mean(values[-4:]) < 0.9 * mean(values[:4])
+    assert 'pascal_voc_area/mAP' in log(tmp_path / 'w') and '| Platelets' in log(tmp_path / 'w')
