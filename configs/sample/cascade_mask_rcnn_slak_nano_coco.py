@@ -29,7 +29,7 @@ test_pipeline = [
 dataset = dict(data_root=data_root, metainfo=metainfo)
 # Two workers would compete with the training itself for a laptop's cores.
 loader = dict(num_workers=1, persistent_workers=True)
-train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline, **dataset), **loader)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline, **dataset), **loader)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **dataset), **loader)
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **dataset), **loader)
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
@@ -62,7 +62,7 @@ model = dict(
     train_cfg=dict(
         rpn_proposal=proposals,
         rcnn=[
-            dict(stage, sampler=dict(stage.sampler, num=64))
+            dict(stage, sampler=dict(stage.sampler, num=32, pos_fraction=0.5))
             for stage in _base_.model.train_cfg.rcnn
         ],
     ),
@@ -70,26 +70,26 @@ model = dict(
 )
 # From scratch: a higher rate, the same for all layers, clipped.
 optim_wrapper = dict(
-    optimizer=dict(lr=3e-3),
+    optimizer=dict(lr=1e-3),
     paramwise_cfg=dict(decay_rate=1.0, num_layers=4),
     clip_grad=dict(max_norm=10),
 )
-max_epochs = 20
+max_epochs = 16
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=100),
     dict(
         type='CosineAnnealingLR', begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True
     ),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(max_epochs=max_epochs, val_interval=4)
 custom_hooks = [
     dict(
         type='mmslak.DynamicSparsityHook',
         sparsity=0.4,
         allocation='snip',
-        update=dict(every=50, rate=0.3, rate_min=0.005, schedule='cosine', grow='random'),
+        update=dict(every=100, rate=0.3, rate_min=0.005, schedule='cosine', grow='random'),
         targets='all',
     )
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=5))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=4))
 randomness = dict(seed=0)

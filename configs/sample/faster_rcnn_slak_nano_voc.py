@@ -30,7 +30,7 @@ test_pipeline = [
 dataset = dict(type='XMLDataset', data_root=data_root, metainfo=metainfo)
 # Two workers would compete with the training itself for a laptop's cores.
 loader = dict(num_workers=1, persistent_workers=True)
-train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline, **dataset), **loader)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline, **dataset), **loader)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **dataset), **loader)
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline, **dataset), **loader)
 
@@ -44,29 +44,29 @@ model = dict(
         bbox_roi_extractor=dict(out_channels=channels),
         bbox_head=dict(in_channels=channels, fc_out_channels=128, num_classes=8),
     ),
-    train_cfg=dict(rpn_proposal=proposals, rcnn=dict(sampler=dict(num=64))),
+    train_cfg=dict(rpn_proposal=proposals, rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(rpn=proposals),
 )
 # From scratch: a higher rate, clipped.
 optim_wrapper = dict(
-    optimizer=dict(lr=3e-3), paramwise_cfg=dict(num_layers=4), clip_grad=dict(max_norm=10)
+    optimizer=dict(lr=1e-3), paramwise_cfg=dict(num_layers=4), clip_grad=dict(max_norm=10)
 )
-max_epochs = 20
+max_epochs = 16
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=100),
     dict(
         type='CosineAnnealingLR', begin=0, end=max_epochs, by_epoch=True, convert_to_iter_based=True
     ),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=5)
+train_cfg = dict(max_epochs=max_epochs, val_interval=4)
 custom_hooks = [
     dict(
         type='mmslak.DynamicSparsityHook',
         sparsity=0.4,
         allocation='snip',
-        update=dict(every=50, rate=0.3, rate_min=0.005, schedule='cosine', grow='random'),
+        update=dict(every=100, rate=0.3, rate_min=0.005, schedule='cosine', grow='random'),
         targets='all',
     )
 ]
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=5))
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=4))
 randomness = dict(seed=0)
