@@ -68,10 +68,7 @@ def check_images(dataset, skip: bool, log: logging.Logger) -> None:
             continue
         paths = [leaf.get_data_info(i).get('img_path') for i in range(len(leaf))]
         if not paths:
-            raise BadImageError(
-                f'no image is left of {type(leaf).__name__} {getattr(leaf, "ann_file", "")}: '
-                'either it lists none, or filter_cfg leaves out all of them'
-            )
+            raise BadImageError(no_image_left(dict(type=type(leaf), ann_file=leaf.ann_file)))
         # Whoever reads from elsewhere than this machine's disks has to look there.
         local = [isinstance(path, str) and '://' not in path for path in paths]
         checked = [path for path, is_local in zip(paths, local, strict=True) if is_local]
@@ -97,6 +94,16 @@ def check_images(dataset, skip: bool, log: logging.Logger) -> None:
         )
     if skip:
         _count_again(dataset)
+
+
+def no_image_left(dataset: dict) -> str:
+    """Say of a data set, by its ``type`` and ``ann_file``, that it is empty and why that may be."""
+    kind = dataset.get('type', 'data set')
+    kind = kind.__name__ if isinstance(kind, type) else kind
+    return (
+        f'no image is left of {kind} {dataset.get("ann_file", "")}: either it lists none, or its '
+        'filter_cfg leaves out all of them (filter_empty_gt: those without objects; min_size)'
+    )
 
 
 def _faults(paths: list[str], decode: bool) -> Iterator[tuple[str, str | None]]:

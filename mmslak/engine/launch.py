@@ -139,6 +139,8 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
         if args.tta:
             enable_tta(cfg)
     cfg.skip_bad_images = args.skip_bad_images
+    # MMEngine keeps visualisers by name: a second run in this process needs one of its own.
+    cfg.get('visualizer', {}).pop('name', None)
     prepare(cfg, args.launcher)
     if task == 'test' or cfg.get('resume'):
         cfg.default_hooks.checkpoint_fit = dict(type='mmslak.CheckpointFitHook')

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 
-from ..datasets.images import check_images
+from ..datasets.images import BadImageError, check_images, no_image_left
 
 # What MMEngine logs for the record; in the log file, but not on the terminal.
 _RECORD_ONLY = re.compile(
@@ -67,9 +67,15 @@ class Runner(MMEngineRunner):
                 ``skip_bad_images`` is true, which leaves them out.
         """
         if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
-            dataset = DATASETS.build(dataloader['dataset'])
-            if hasattr(dataset, 'full_init'):
-                dataset.full_init()
+            try:
+                dataset = DATASETS.build(dataloader['dataset'])
+                if hasattr(dataset, 'full_init'):
+                    dataset.full_init()
+            except ValueError as error:
+                # What NumPy says where MMEngine packs an empty list of images.
+                if 'need at least one array' in str(error):
+                    raise BadImageError(no_image_left(dataloader['dataset'])) from None
+                raise
             check_images(dataset, bool(self.cfg.get('skip_bad_images')), self.logger)
             dataloader = dict(dataloader, dataset=dataset)
         return super().build_dataloader(dataloader, seed, diff_rank_seed)

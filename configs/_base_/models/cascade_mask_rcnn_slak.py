@@ -14,8 +14,7 @@ model = dict(
         # Fine-tuning starts from a checkpoint's layer scale; 1.0 is for what it lacks.
         layer_scale_init_value=1.0,
         drop_path_rate=0.4,
-        # A pre-trained backbone: dict(type='Pretrained', checkpoint=FILE)
-        init_cfg=None,
+        # A pre-trained backbone: init_cfg=dict(type='Pretrained', checkpoint=FILE)
     ),
     neck=dict(in_channels=[124, 249, 499, 998]),
     roi_head=dict(
