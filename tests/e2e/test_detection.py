@@ -378,3 +378,69 @@ def test_faster_rcnn_with_slak_t_on_real_images(real, tmp_path):
     assert len(values) == 12 and all(map(math.isfinite, values))
     assert mean(values[-4:]) < 0.9 * mean(values[:4])
     assert 'pascal_voc_area/mAP' in log(tmp_path / 'w') and '| Platelets' in log(tmp_path / 'w')
+
+
+@pytest.mark.slow
+def test_a_tiny_network_learns_eight_real_images_by_heart(real, tmp_path):
+    """The sample config's network, trained and tested on the same eight images of COCO."""
+    source = real / 'coco/annotations/instances_train2017.json'
+    content = json.loads(source.read_text())
+    boxes = {}
+    for annotation in content['annotations']:
+        boxes.setdefault(annotation['image_id'], []).append(annotation)
+    # Few and large objects, which can be told apart at the size trained with.
+    images = [
+        image
+        for image in content['images']
+        if 1 <= len(boxes.get(image['id'], [])) <= 5
+        and all(
+            a['area'] > 0.02 * image['width'] * image['height'] and not a['iscrowd']
+            for a in boxes[image['id']]
+        )
+    ][:8]
+    content['images'] = images
+    content['annotations'] = [a for image in images for a in boxes[image['id']]]
+    (tmp_path / 'eight.json').write_text(json.dumps(content))
+    config = tmp_path / 'eight.py'
+    config.write_text(f"""
+_base_ = {COCO!r}
+data_root = {str(real / 'coco')!r}
+from mmdet.datasets import CocoDataset
+meta = {{'_delete_': True, **{{key: list(v) for key, v in CocoDataset.METAINFO.items()}}}}
+dataset = dict(
+    ann_file={str(tmp_path / 'eight.json')!r},
+    data_prefix=dict(img='train2017/'),
+    data_root=data_root,
+    metainfo=meta,
+)
+del CocoDataset
+heads = [dict(head, num_classes=80) for head in _base_.model.roi_head.bbox_head]
+model = dict(roi_head=dict(bbox_head=heads, mask_head=dict(num_classes=80)))
+pipeline = [
+    *_base_.train_pipeline[:2],
+    dict(type='Resize', scale=(192, 192), keep_ratio=True),
+    dict(type='PackDetInputs'),
+]
+train_dataloader = dict(dataset=dict(dataset, pipeline=pipeline))
+test_pipeline = [_base_.test_pipeline[0], pipeline[2], *_base_.test_pipeline[2:]]
+val_dataloader = dict(dataset=dict(dataset, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = test_evaluator = dict(ann_file={str(tmp_path / 'eight.json')!r})
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=400),
+]
+custom_hooks = []
+""")
+    options = {
+        'train_dataloader.batch_size': 4,
+        'train_dataloader.num_batch_per_epoch': 2,
+        'train_cfg.max_epochs': 200,
+        'train_cfg.val_interval': 200,
+        'default_hooks.checkpoint.interval': 200,
+        'default_hooks.logger.interval': 50,
+    }
+    call('train', str(config), work_dir=tmp_path / 'w', data_root=real / 'coco', **options)
+    best = next((tmp_path / 'w').glob('best_coco_bbox_mAP_*'))
+    scores = call('test', str(config), best, work_dir=tmp_path / 'v', data_root=real / 'coco')
+    assert scores['coco/bbox_mAP_50'] > 0.6
