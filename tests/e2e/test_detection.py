@@ -266,7 +266,14 @@ def test_the_configs_of_the_page_fine_tune(name, sample, tmp_path):
     base = re.search(r"_base_ = '(.*?)'", text).group(1)
     # The reader has the repository; the tiny network and the small images are for the test.
     config = tmp_path / name
-    config.write_text(text.replace(base, str(ROOT / base)))
+    config.write_text(
+        text.replace(base, str(ROOT / base))
+        + """
+small = dict(type='Resize', scale=(96, 96), keep_ratio=True)
+pipeline = [*_base_.train_pipeline[:2], small, dict(type='PackDetInputs')]
+train_dataloader = dict(dataset=dict(train_dataloader['dataset'], pipeline=pipeline))
+"""
+    )
     data = tmp_path / 'data'
     if name == 'my_coco.py':
         shutil.copytree(sample / 'coco/train2017', data / 'train')
@@ -296,9 +303,10 @@ def test_the_configs_of_the_page_fine_tune(name, sample, tmp_path):
         'model.backbone.init_cfg.checkpoint': checkpoint,
         'model.neck.in_channels': '[20,41,83,166]',
         'optim_wrapper.paramwise_cfg.num_layers': 4,
-        'test_dataloader.dataset.pipeline.1.scale': '(128,128)',
-        'val_dataloader.dataset.pipeline.1.scale': '(128,128)',
-        'model.test_cfg.rpn.max_per_img': 20,
+        'test_dataloader.dataset.pipeline.1.scale': '(96,96)',
+        'val_dataloader.dataset.pipeline.1.scale': '(96,96)',
+        'model.train_cfg.rpn_proposal.max_per_img': 16,
+        'model.test_cfg.rpn.max_per_img': 16,
     }
     call('train', str(config), work_dir=tmp_path / 'w', data_root=data, **options)
     assert len(losses(tmp_path / 'w')) == 2 and all(map(math.isfinite, losses(tmp_path / 'w')))
