@@ -4,7 +4,7 @@
 #   make install MMSLAK_WHEELHOUSE=/some/dir  where the compiled mmcv is kept
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all lint format clean
+.PHONY: help install demo demo-det test test-all lint format clean
 
 # Settings of the caller's shell that would leak into the environment made here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -20,6 +20,9 @@ install: ## make .venv with everything pinned (once about 6 minutes, then nothin
 
 demo: install ## show what the package does, on sample data made on the spot
 	@$(VENV_PYTHON) tools/demo.py
+
+demo-det: install ## the same for detection: boxes and masks, two detectors, about 15 minutes
+	@$(VENV_PYTHON) tools/demo_det.py
 
 test: install ## run the tests, the longer ones left out
 	@$(VENV_PYTHON) -m pytest -m "not slow"

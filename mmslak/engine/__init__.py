@@ -2,12 +2,14 @@
 
 from .amp import AmpOptimWrapper
 from .checkpoint import CheckpointFitHook, PlainCheckpointHook, RandomStateHook
+from .detections import DetectionResults
 from .layer_decay import LearningRateDecayOptimWrapperConstructor
 from .sparsity import DynamicSparsityHook
 
 __all__ = [
     'AmpOptimWrapper',
     'CheckpointFitHook',
+    'DetectionResults',
     'DynamicSparsityHook',
     'LearningRateDecayOptimWrapperConstructor',
     'PlainCheckpointHook',

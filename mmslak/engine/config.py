@@ -88,6 +88,26 @@ def enable_amp(cfg: Config) -> None:
         raise ValueError(f"--amp needs optim_wrapper.type='OptimWrapper', got {kind!r}")
 
 
+def enable_lr_scaling(cfg: Config) -> None:
+    """Scale the learning rate linearly with the batch size.
+
+    The batch of an optimiser step is the images of a process, times the processes, times
+    ``optim_wrapper.accumulative_counts``.
+
+    Raises:
+        ValueError: If the config does not tell the batch size that its rate is for.
+    """
+    base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    if not isinstance(base, int) or base < 1:
+        raise ValueError(
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config: the batch size, '
+            f'over all processes, that optim_wrapper.optimizer.lr is for; got {base!r}'
+        )
+    # MMEngine knows images and processes, not accumulation.
+    steps = cfg.optim_wrapper.get('accumulative_counts', 1)
+    cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=base / steps)
+
+
 def enable_tta(cfg: Config) -> None:
     """Test with the config's test-time augmentation (for segmentation: scales and flips).
 

@@ -11,8 +11,15 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
 
-from ..datasets.checks import check_datasets
-from .config import default_work_dir, enable_amp, enable_tta, load_config, prepare
+from ..datasets.checks import check_datasets, read_categories
+from .config import (
+    default_work_dir,
+    enable_amp,
+    enable_lr_scaling,
+    enable_tta,
+    load_config,
+    prepare,
+)
 
 #: In the place of a checkpoint: test the network as it is initialised.
 UNTRAINED = 'none'
@@ -36,6 +43,12 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
             help='go on from PATH, or from the last checkpoint in the work folder',
         )
         parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+        parser.add_argument(
+            '--auto-scale-lr',
+            action='store_true',
+            help='scale the learning rate by the real batch size over that of the config '
+            '(auto_scale_lr.base_batch_size)',
+        )
     else:
         parser.add_argument(
             'checkpoint', help='file that training wrote, or "none" for an untrained network'
@@ -44,10 +57,17 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
         parser.add_argument(
             '--out',
             metavar='F',
-            help='write the results: F.json the scores, F.pkl all predictions, any other name '
-            'a folder of predictions in the form of the data set (segmentation: label maps)',
+            help='write the results. F.pkl: all predictions. Detection: F.json the boxes and '
+            'masks as COCO JSON (the scores are printed, and in a JSON file in the work folder). '
+            'Other tasks: F.json the scores, any other name a folder of predictions in the form '
+            'of the data set (segmentation: label maps)',
         )
         parser.add_argument('--tta', action='store_true', help='several scales and flips')
+    parser.add_argument(
+        '--skip-bad-images',
+        action='store_true',
+        help='decode every image first; leave out those missing or damaged, and count them',
+    )
     parser.add_argument('--work-dir', metavar='D', help='folder for logs and checkpoints')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument(
@@ -100,14 +120,16 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or default_work_dir(cfg, args.config)
     if task == 'train':
-        check_datasets(cfg, ('train', 'val'))
+        notes = check_datasets(cfg, ('train', 'val'))
         if args.amp:
             enable_amp(cfg)
+        if args.auto_scale_lr:
+            enable_lr_scaling(cfg)
         _set_resume(cfg, args.resume)
     else:
         if args.checkpoint != UNTRAINED:
             _require_file(args.checkpoint)
-        check_datasets(cfg, ('test',))
+        notes = check_datasets(cfg, ('test',))
         cfg.load_from = None if args.checkpoint == UNTRAINED else args.checkpoint
         cfg.resume = False
         if args.show_dir:
@@ -116,6 +138,9 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
             _write_predictions(cfg, args.out)
         if args.tta:
             enable_tta(cfg)
+    cfg.skip_bad_images = args.skip_bad_images
+    # MMEngine keeps visualisers by name: a second run in this process needs one of its own.
+    cfg.get('visualizer', {}).pop('name', None)
     prepare(cfg, args.launcher)
     if task == 'test' or cfg.get('resume'):
         cfg.default_hooks.checkpoint_fit = dict(type='mmslak.CheckpointFitHook')
@@ -126,11 +151,13 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     runner = Runner.from_cfg(cfg)
     log = runner.logger
     log.info(f'Config, environment and full log: {runner.log_dir}')
+    for note in notes:
+        log.warning(note)
     if task == 'train':
         _warn_untrained_backbone(cfg, log)
         runner.train()
         return _report_training(runner, log)
-    return _report_test(args, runner.test(), log)
+    return _report_test(args, runner.test(), log, _is_detection(cfg))
 
 
 def _require_file(path: str) -> None:
@@ -154,27 +181,50 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
         cfg.load_from = resume
 
 
+def _is_detection(cfg: Config) -> bool:
+    return cfg.get('default_scope') == 'mmdet'
+
+
 def _draw_into(cfg: Config, folder: str) -> None:
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
         raise ValueError('--show-dir needs default_hooks.visualization in the config')
     hook.update(draw=True, interval=1)
+    if _is_detection(cfg):
+        # There pictures have the names of the images only in a folder given to the hook.
+        hook.update(test_out_dir=str(Path(folder).absolute()))
     # Only pictures go there, and right there: event files belong to training.
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', save_dir=folder, img_save_dir='.')]
 
 
 def _write_predictions(cfg: Config, out: str) -> None:
     suffix = Path(out).suffix
-    if suffix == _SCORE_SUFFIX:
+    if suffix == _SCORE_SUFFIX and not _is_detection(cfg):
         return
-    if suffix in _PREDICTION_SUFFIXES:
+    if suffix == _SCORE_SUFFIX:
+        writer = dict(type='mmslak.DetectionResults', out_file=out, category_ids=_categories(cfg))
+    elif suffix in _PREDICTION_SUFFIXES:
+        writer = dict(type='DumpResults', out_file_path=out)
+    if suffix in (_SCORE_SUFFIX, *_PREDICTION_SUFFIXES):
         metrics = cfg.test_evaluator
         metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
-        cfg.test_evaluator = [*metrics, ConfigDict(type='DumpResults', out_file_path=out)]
+        cfg.test_evaluator = [*metrics, ConfigDict(writer)]
     elif cfg.get('default_scope') == 'mmseg':
         cfg.test_evaluator.update(output_dir=out)
     else:
         raise ValueError(f'--out must end in .json or .pkl for this task, got {out!r}')
+
+
+def _categories(cfg: Config) -> list[int] | None:
+    """Category of each class of the test data, where an annotation file of COCO's form has them."""
+    dataset = cfg.test_dataloader.dataset
+    file = Path(dataset.get('data_root') or '') / (dataset.get('ann_file') or '')
+    if file.suffix != '.json' or not file.is_file():
+        return None
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    # Without a list of its own the data set has COCO's classes, which check_datasets compared.
+    found = read_categories(file)
+    return [item['id'] for item in found if classes is None or item['name'] in classes]
 
 
 def _warn_untrained_backbone(cfg: Config, log: logging.Logger) -> None:
@@ -205,11 +255,18 @@ def _report_training(runner, log: logging.Logger) -> dict:
     )
 
 
-def _report_test(args: argparse.Namespace, metrics: dict, log: logging.Logger) -> dict:
+def _report_test(
+    args: argparse.Namespace, metrics: dict, log: logging.Logger, detection: bool
+) -> dict:
     scores = {name: float(value) for name, value in metrics.items()}
     lines = [f'Tested {args.checkpoint}:']
-    lines += [f'  {name:<17} {value:.4g}' for name, value in scores.items()]
-    if args.out and Path(args.out).suffix == _SCORE_SUFFIX:
+    # The classes one by one are in the table above.
+    lines += [
+        f'  {name:<21} {value:.4g}'
+        for name, value in scores.items()
+        if not name.endswith('_precision')
+    ]
+    if args.out and Path(args.out).suffix == _SCORE_SUFFIX and not detection:
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(scores, indent=2) + '\n')
     if args.show_dir:

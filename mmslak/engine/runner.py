@@ -5,8 +5,11 @@ import re
 import sys
 
 from mmengine.logging import MMLogger
+from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
+
+from ..datasets.images import BadImageError, check_images, no_image_left
 
 # What MMEngine logs for the record; in the log file, but not on the terminal.
 _RECORD_ONLY = re.compile(
@@ -15,7 +18,8 @@ _RECORD_ONLY = re.compile(
     r'|"HardDiskBackend" is the alias|Checkpoints will be saved to'
     r'|The prefix is not set in metric class'
 )
-_EMPTY_ROW = re.compile(r'^\|[^|]+\|.*\|\s*nan\s*\|$')
+# No value at all (detection), or no accuracy beside the IoU (segmentation).
+_EMPTY_ROW = re.compile(r'^\|[^|]+((\|\s*nan\s*)+|\|[^|]+\|\s*nan\s*)\|$')
 
 
 class ConsoleFilter(logging.Filter):
@@ -54,6 +58,27 @@ class Runner(MMEngineRunner):
                 handler.setFormatter(ConsoleFormatter())
                 handler.addFilter(ConsoleFilter())
         return logger
+
+    def build_dataloader(self, dataloader, seed: int | None = None, diff_rank_seed: bool = False):
+        """Build a loader of data whose images are known to be there.
+
+        Raises:
+            BadImageError: If images are missing or damaged, unless the config's
+                ``skip_bad_images`` is true, which leaves them out.
+        """
+        if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
+            try:
+                dataset = DATASETS.build(dataloader['dataset'])
+                if hasattr(dataset, 'full_init'):
+                    dataset.full_init()
+            except ValueError as error:
+                # What NumPy says where MMEngine packs an empty list of images.
+                if 'need at least one array' in str(error):
+                    raise BadImageError(no_image_left(dataloader['dataset'])) from None
+                raise
+            check_images(dataset, bool(self.cfg.get('skip_bad_images')), self.logger)
+            dataloader = dict(dataloader, dataset=dataset)
+        return super().build_dataloader(dataloader, seed, diff_rank_seed)
 
     @property
     def iter(self) -> int:

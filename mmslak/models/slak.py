@@ -259,7 +259,9 @@ class SLaK(BaseModule):
             x = self.stages[i](self.downsample_layers[i](x))
             if i in self.out_indices:
                 feature = x.mean((-2, -1)) if self.gap_before_final_norm else x
-                outs.append(getattr(self, f'norm{i}')(feature))
+                # The norm leaves the channels last in memory, which convolutions pass on; MMCV's
+                # RoIAlign reads such maps as if the channels came first.
+                outs.append(getattr(self, f'norm{i}')(feature).contiguous())
         return tuple(outs)
 
     def train(self, mode: bool = True) -> 'SLaK':

@@ -11,7 +11,7 @@ from mmengine.optim import PolyLR
 from mmengine.optim.scheduler import LinearLR
 from PIL import Image
 
-from mmslak.datasets import CLASSES, PALETTE, write_sample_data
+from mmslak.datasets import CLASSES, PALETTE, THING_CLASSES, write_sample_data
 from mmslak.datasets.checks import DatasetLayoutError, check_datasets
 from mmslak.engine.config import ToolboxMissingError, enable_amp, enable_tta, load_config, prepare
 
@@ -177,6 +177,7 @@ def test_dataset_checks_pass_on_a_good_layout(sample):
     check(
         sample / 'coco',
         type='CocoDataset',
+        metainfo=dict(classes=THING_CLASSES),
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
     )

@@ -359,3 +359,8 @@ def test_classifier_of_mmpretrain_trains():
     loss.backward()
     assert model.head.fc.weight.grad.abs().sum() > 0
     assert model.backbone.stages[0][0].mixing.wide.conv.weight.grad.abs().sum() > 0
+
+
+def test_outputs_lie_in_memory_as_other_ops_read_them():
+    """MMCV's RoIAlign takes the order of the memory for that of the dimensions."""
+    assert all(out.is_contiguous() for out in SLaK('nano')(torch.zeros(2, 3, 64, 96)))

@@ -1,0 +1,11 @@
+"""MMDetection's runtime, with this package registered and TensorBoard files."""
+
+_base_ = 'mmdet::_base_/default_runtime.py'
+
+custom_imports = dict(imports=['mmslak'], allow_failed_imports=False)
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+visualizer = dict(vis_backends=vis_backends)
+default_hooks = dict(
+    plain_checkpoint=dict(type='mmslak.PlainCheckpointHook'),
+    checkpoint=dict(max_keep_ckpts=2),
+)

@@ -1,0 +1,14 @@
+"""Faster R-CNN + SLaK-T on PASCAL VOC 2007, 36 epochs. Paper, table 5: 82.7 mAP."""
+
+_base_ = [
+    '_base_/models/faster_rcnn_slak.py',
+    '_base_/datasets/voc07.py',
+    '_base_/schedules/adamw_3x.py',
+    '_base_/det_runtime.py',
+]
+
+# Appendix A.4 names the rate and the weight decay; no decay over the layers.
+optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(decay_rate=1.0))
+default_hooks = dict(checkpoint=dict(save_best='pascal_voc/mAP'))
+# The masks of a sparse pre-trained backbone are kept; a dense one trains dense.
+custom_hooks = [dict(type='mmslak.DynamicSparsityHook', mode='fixed')]

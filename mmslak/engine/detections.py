@@ -1,0 +1,73 @@
+"""Detections in the form of COCO's results."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.evaluator import BaseMetric
+
+from ..registry import METRICS
+
+
+@METRICS.register_module()
+class DetectionResults(BaseMetric):
+    """Write boxes, and masks where there are any, as COCO's result format.
+
+    One file holds a list of ``{image_id, category_id, bbox, score}`` and, with masks,
+    ``segmentation`` as a compressed run-length code. ``bbox`` is x, y, width and height in
+    pixels of the original image. It scores nothing.
+
+    Args:
+        out_file (str): JSON file to write; its folder is made.
+        category_ids (Sequence[int], optional): Category of each class, in the order of the
+            classes. Default: counted from 1.
+    """
+
+    def __init__(self, out_file: str, category_ids: Sequence[int] | None = None):
+        super().__init__()
+        self.out_file = out_file
+        self.category_ids = category_ids
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Convert the predictions of a batch."""
+        for sample in data_samples:
+            found = sample['pred_instances']
+            boxes = found['bboxes'].detach().cpu().clone()
+            boxes[:, 2:] -= boxes[:, :2]
+            labels = found['labels'].tolist()
+            ids = self.category_ids or range(1, max(labels, default=0) + 2)
+            entries = [
+                dict(image_id=sample['img_id'], category_id=ids[label], bbox=box, score=score)
+                for label, box, score in zip(
+                    labels, boxes.tolist(), found['scores'].tolist(), strict=True
+                )
+            ]
+            if 'masks' in found:
+                for entry, code in zip(entries, _run_lengths(found['masks']), strict=True):
+                    entry['segmentation'] = code
+            self.results.append(entries)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Write the file; there are no scores."""
+        Path(self.out_file).parent.mkdir(parents=True, exist_ok=True)
+        entries = [entry for image in results for entry in image]
+        Path(self.out_file).write_text(json.dumps(entries))
+        return {}
+
+
+def _run_lengths(masks) -> list[dict]:
+    """Encode masks of shape (N, H, W); those encoded already only become plain text."""
+    from pycocotools.mask import encode
+
+    if isinstance(masks, torch.Tensor):
+        masks = masks.detach().cpu().numpy().astype('uint8').transpose(1, 2, 0)
+        masks = encode(masks.copy(order='F'))
+    return [
+        dict(size=[int(side) for side in mask['size']], counts=_text(mask['counts']))
+        for mask in masks
+    ]
+
+
+def _text(counts: bytes | str) -> str:
+    return counts.decode('ascii') if isinstance(counts, bytes) else counts
