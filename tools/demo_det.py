@@ -50,7 +50,7 @@ def draw_objects(image: Image.Image, objects: list[dict], coco: COCO, colours: d
     size = (image.width * _SCALE, image.height * _SCALE)
     canvas = image.convert('RGB').resize(size, Image.Resampling.LANCZOS)
     for item in objects:
-        mask = Image.fromarray(coco.annToMask(item) * 110).resize(size, Image.Resampling.BILINEAR)
+        mask = Image.fromarray(coco.annToMask(item) * 80).resize(size, Image.Resampling.BILINEAR)
         canvas.paste(Image.new('RGB', size, colours[item['category_id']]), mask=mask)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=22)
     for item in objects:
@@ -77,6 +77,8 @@ def draw_sheet(dataset: Path, results: Path, metainfo: dict, path: Path) -> None
     for key in names[:: max(1, len(names) // PICTURES)][:PICTURES]:
         picture = Image.open(dataset / 'val2017' / truth.imgs[key]['file_name'])
         predicted = [item for item in found.imgToAnns[key] if item['score'] >= MIN_SCORE]
+        # The surest lie on top.
+        predicted.sort(key=lambda item: item['score'])
         rows.append(
             [
                 picture,

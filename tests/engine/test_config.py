@@ -13,7 +13,14 @@ from PIL import Image
 
 from mmslak.datasets import CLASSES, PALETTE, THING_CLASSES, write_sample_data
 from mmslak.datasets.checks import DatasetLayoutError, check_datasets
-from mmslak.engine.config import ToolboxMissingError, enable_amp, enable_tta, load_config, prepare
+from mmslak.engine.config import (
+    ToolboxMissingError,
+    enable_amp,
+    enable_lr_scaling,
+    enable_tta,
+    load_config,
+    prepare,
+)
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -76,6 +83,69 @@ def test_the_80k_schedule(seg):
     assert cfg.model.backbone.drop_path_rate == 0.1
 
 
+@pytest.mark.parametrize(
+    ('name', 'widths', 'drop_path', 'decay', 'layers', 'epochs'),
+    [
+        ('cascade_mask_rcnn_slak_t_coco', [124, 249, 499, 998], 0.4, 0.7, 6, 36),
+        ('cascade_mask_rcnn_slak_t_1x_coco', [124, 249, 499, 998], 0.4, 0.7, 6, 12),
+        ('cascade_mask_rcnn_slak_s_coco', [124, 249, 499, 998], 0.6, 0.7, 12, 36),
+        ('cascade_mask_rcnn_slak_b_coco', [166, 332, 665, 1331], 0.7, 0.8, 12, 36),
+        ('baselines/cascade_mask_rcnn_convnext_t_coco', [96, 192, 384, 768], 0.4, 0.7, 6, 36),
+        ('baselines/cascade_mask_rcnn_convnext_t_1x_coco', [96, 192, 384, 768], 0.4, 0.7, 6, 12),
+        (
+            'baselines/cascade_mask_rcnn_convnext_t_replknet_1x_coco',
+            [96, 192, 384, 768], 0.4, 0.7, 6, 12,
+        ),
+    ],
+)  # fmt: skip
+def test_the_recipe_of_coco(name, widths, drop_path, decay, layers, epochs):
+    """Appendix A.3 and the recipe it refers to, written out."""
+    pytest.importorskip('mmdet')
+    cfg = load_config(ROOT / f'configs/{name}.py')
+    assert cfg.model.backbone.drop_path_rate == drop_path
+    assert cfg.model.neck.in_channels == widths
+    heads = cfg.model.roi_head.bbox_head
+    assert [head.bbox_coder.target_stds[0] for head in heads] == [0.1, 0.05, 0.033]
+    for head in heads:
+        assert (head.num_shared_convs, head.num_shared_fcs) == (4, 1)
+        assert head.norm_cfg.type == 'SyncBN' and head.reg_decoded_bbox
+        assert head.loss_bbox == dict(type='GIoULoss', loss_weight=10.0)
+    assert cfg.optim_wrapper.optimizer == dict(
+        type='AdamW', lr=2e-4, betas=(0.9, 0.999), weight_decay=0.05
+    )
+    assert cfg.optim_wrapper.paramwise_cfg == dict(
+        decay_rate=decay, decay_type='layer_wise', num_layers=layers
+    )
+    steps = {36: [27, 33], 12: [8, 11]}[epochs]
+    assert cfg.train_cfg.max_epochs == epochs == cfg.param_scheduler[1].end
+    assert cfg.param_scheduler[1].milestones == steps
+    assert cfg.auto_scale_lr == dict(enable=False, base_batch_size=16)
+    assert cfg.train_dataloader.batch_size == 2
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['faster_rcnn_slak_t_voc', 'faster_rcnn_slak_t_voc0712']
+    + [
+        f'baselines/faster_rcnn_{backbone}_voc'
+        for backbone in ('convnext_t', 'convnext_t_replknet', 'resnet50', 'resnet101')
+    ],
+)
+def test_the_recipe_of_voc(name):
+    """Appendix A.4, written out."""
+    pytest.importorskip('mmdet')
+    cfg = load_config(ROOT / f'configs/{name}.py')
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ('AdamW', 1e-4, 0.05)
+    assert (cfg.train_cfg.max_epochs, cfg.train_dataloader.batch_size) == (36, 2)
+    dataset = cfg.train_dataloader.dataset
+    for leaf in dataset.get('datasets', [dataset]):
+        scales = next(t.scales for t in leaf.pipeline if t.type == 'RandomChoiceResize')
+        assert scales[0] == (480, 1333) and scales[-1] == (800, 1333)
+    assert [metric.eval_mode for metric in cfg.test_evaluator] == ['11points', 'area']
+    assert cfg.model.roi_head.bbox_head.num_classes == 20
+
+
 def test_learning_rate_over_time(seg):
     """Warm-up from 1e-6 over 1500 iterations, times the polynomial decay of the whole."""
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1e-4)
@@ -99,6 +169,11 @@ def test_sample_config_names_the_sample_classes():
     assert tuple(cfg.metainfo.classes) == CLASSES
     assert [tuple(colour) for colour in cfg.metainfo.palette] == list(PALETTE)
     assert cfg.model.decode_head.num_classes == len(CLASSES)
+    for name in ('cascade_mask_rcnn_slak_nano_coco', 'faster_rcnn_slak_nano_voc'):
+        cfg = load_config(ROOT / f'configs/sample/{name}.py')
+        assert tuple(cfg.metainfo.classes) == THING_CLASSES
+        first = len(CLASSES) - len(THING_CLASSES)
+        assert [tuple(colour) for colour in cfg.metainfo.palette] == list(PALETTE[first:])
 
 
 def test_data_root_moves_everything(seg):
@@ -120,6 +195,18 @@ def test_amp_and_tta(seg):
         enable_tta(Config(dict(model=dict(type='A'))))
     with pytest.raises(ValueError, match='ApexOptimWrapper'):
         enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
+
+
+def test_scaling_the_learning_rate():
+    cfg = Config(
+        dict(auto_scale_lr=dict(base_batch_size=16), optim_wrapper=dict(accumulative_counts=4))
+    )
+    enable_lr_scaling(cfg)
+    # MMEngine divides images times processes by it.
+    assert cfg.auto_scale_lr == dict(enable=True, base_batch_size=4)
+    for wrong in (None, dict(enable=False), dict(base_batch_size=0)):
+        with pytest.raises(ValueError, match=r'auto_scale_lr\.base_batch_size'):
+            enable_lr_scaling(Config(dict(auto_scale_lr=wrong, optim_wrapper=dict())))
 
 
 def test_launchers(monkeypatch):
