@@ -74,7 +74,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(decay_rate=1.0, num_layers=4),
     clip_grad=dict(max_norm=10),
 )
-max_epochs = 20
+max_epochs = 16
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=100),
     dict(

@@ -51,7 +51,7 @@ model = dict(
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3), paramwise_cfg=dict(num_layers=4), clip_grad=dict(max_norm=10)
 )
-max_epochs = 16
+max_epochs = 24
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=100),
     dict(
