@@ -176,6 +176,14 @@ def test_sample_config_names_the_sample_classes():
         assert [tuple(colour) for colour in cfg.metainfo.palette] == list(PALETTE[first:])
 
 
+@pytest.mark.parametrize('name', ['upernet_slak_t_ade20k', 'cascade_mask_rcnn_slak_t_coco'])
+def test_a_pretrained_backbone_by_option(name):
+    key = 'model.backbone.init_cfg'
+    options = {f'{key}.type': 'Pretrained', f'{key}.checkpoint': 'file.pth'}
+    cfg = load_config(ROOT / f'configs/{name}.py', options)
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='file.pth')
+
+
 def test_data_root_moves_everything(seg):
     cfg = load_config(ROOT / 'configs/upernet_slak_t_ade20k.py', dict(data_root='/else/where'))
     for split in ('train', 'val', 'test'):

@@ -1,4 +1,8 @@
-"""UperNet on SLaK-T (paper, section 5.2): UPerHead of 512 channels, FCN head on stage 3."""
+"""UperNet on SLaK-T (paper, section 5.2): UPerHead of 512 channels, FCN head on stage 3.
+
+A pre-trained backbone: ``model=dict(backbone=dict(init_cfg=dict(type='Pretrained',
+checkpoint=FILE)))`` in a config of one's own.
+"""
 
 _base_ = 'mmseg::_base_/models/upernet_r50.py'
 
@@ -16,8 +20,6 @@ model = dict(
         # Fine-tuning starts from a checkpoint's layer scale; 1.0 is for what it lacks.
         layer_scale_init_value=1.0,
         drop_path_rate=0.4,
-        # A pre-trained backbone: dict(type='Pretrained', checkpoint=FILE)
-        init_cfg=None,
     ),
     decode_head=dict(in_channels=widths, channels=512, num_classes=150),
     auxiliary_head=dict(in_channels=widths[2], num_classes=150),
