@@ -1,0 +1,17 @@
+"""Reading checkpoints safely, and the form in which the authors' code writes them."""
+
+from .backbone import load_backbone
+from .official import Converted, describe, from_official, recover_masks, to_official
+from .reading import CheckpointError, UnsafeCheckpointError, read_checkpoint
+
+__all__ = [
+    'CheckpointError',
+    'Converted',
+    'UnsafeCheckpointError',
+    'describe',
+    'from_official',
+    'load_backbone',
+    'read_checkpoint',
+    'recover_masks',
+    'to_official',
+]
