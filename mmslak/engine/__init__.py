@@ -2,14 +2,19 @@
 
 from .amp import AmpOptimWrapper
 from .checkpoint import CheckpointFitHook, PlainCheckpointHook, RandomStateHook
+from .finish import FinishTrainingHook, recompute_statistics
 from .layer_decay import LearningRateDecayOptimWrapperConstructor
 from .sparsity import DynamicSparsityHook
+from .throughput import ThroughputHook
 
 __all__ = [
     'AmpOptimWrapper',
     'CheckpointFitHook',
     'DynamicSparsityHook',
+    'FinishTrainingHook',
     'LearningRateDecayOptimWrapperConstructor',
     'PlainCheckpointHook',
     'RandomStateHook',
+    'ThroughputHook',
+    'recompute_statistics',
 ]

@@ -12,7 +12,15 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict, DictAction
 
 from ..datasets.checks import check_datasets
-from .config import default_work_dir, enable_amp, enable_tta, load_config, prepare
+from .config import (
+    default_work_dir,
+    enable_amp,
+    enable_tta,
+    load_config,
+    prepare,
+    process_count,
+    set_effective_batch,
+)
 
 #: In the place of a checkpoint: test the network as it is initialised.
 UNTRAINED = 'none'
@@ -36,6 +44,12 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
             help='go on from PATH, or from the last checkpoint in the work folder',
         )
         parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+        parser.add_argument(
+            '--effective-batch',
+            type=int,
+            metavar='N',
+            help='images a step of the optimiser, over all processes, by accumulating gradients',
+        )
     else:
         parser.add_argument(
             'checkpoint', help='file that training wrote, or "none" for an untrained network'
@@ -101,6 +115,8 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     cfg.work_dir = args.work_dir or default_work_dir(cfg, args.config)
     if task == 'train':
         check_datasets(cfg, ('train', 'val'))
+        if args.effective_batch is not None:
+            set_effective_batch(cfg, args.effective_batch, process_count(args.launcher))
         if args.amp:
             enable_amp(cfg)
         _set_resume(cfg, args.resume)
