@@ -7,17 +7,17 @@ model to start from: --cfg-options load_from=work_dirs/slak_b_in1k/averaged.pth
 
 _base_ = 'slak_b_in1k.py'
 
-size = 384
+input_size = 384
 max_epochs = 30
 model = dict(
     backbone=dict(drop_path_rate=0.8),
     train_cfg=None,
 )
 train_pipeline = [dict(step) for step in _base_.train_pipeline]
-train_pipeline[1]['scale'] = size
+train_pipeline[1]['scale'] = input_size
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(size, size), backend='pillow', interpolation='bicubic'),
+    dict(type='Resize', scale=(input_size, input_size), backend='pillow', interpolation='bicubic'),
     dict(type='PackInputs'),
 ]
 train_dataloader = dict(batch_size=32, dataset=dict(pipeline=train_pipeline))

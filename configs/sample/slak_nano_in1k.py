@@ -3,20 +3,20 @@
 _base_ = '../slak_t_in1k.py'
 
 data_root = 'data/sample/imagenet'
-max_epochs = 40
-size = 64
+max_epochs = 50
+input_size = 64
 classes = ['ball', 'buoy', 'clover', 'crate', 'donut', 'melon', 'starfish', 'tent']
 dataset = dict(data_root=data_root, metainfo=dict(classes=classes))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=size, crop_ratio_range=(0.4, 1.0)),
+    dict(type='RandomResizedCrop', scale=input_size, crop_ratio_range=(0.4, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=72, edge='short'),
-    dict(type='CenterCrop', crop_size=size),
+    dict(type='CenterCrop', crop_size=input_size),
     dict(type='PackInputs'),
 ]
 # Two workers would compete with the training itself for a laptop's cores.
@@ -39,7 +39,7 @@ param_scheduler = [
     dict(_base_.param_scheduler[0], end=2),
     dict(_base_.param_scheduler[1], begin=2, end=max_epochs),
 ]
-train_cfg = dict(max_epochs=max_epochs, val_interval=10)
+train_cfg = dict(max_epochs=max_epochs, val_interval=25)
 # An average over as short a training forgets faster.
 custom_hooks = [
     dict(_base_.custom_hooks[0], momentum=0.02),
@@ -49,5 +49,5 @@ custom_hooks = [
         update=dict(every=25, rate=0.3, rate_min=0.005, schedule='cosine', grow='random'),
     ),
 ]
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=10))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=25))
 randomness = dict(seed=0)

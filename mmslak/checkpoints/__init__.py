@@ -1,6 +1,6 @@
 """Reading checkpoints safely, and the form in which the authors' code writes them."""
 
-from .backbone import load_backbone
+from .backbone import load_backbone, load_classifier
 from .official import Converted, describe, from_official, recover_masks, to_official
 from .reading import CheckpointError, UnsafeCheckpointError, read_checkpoint
 
@@ -11,6 +11,7 @@ __all__ = [
     'describe',
     'from_official',
     'load_backbone',
+    'load_classifier',
     'read_checkpoint',
     'recover_masks',
     'to_official',

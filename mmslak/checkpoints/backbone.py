@@ -62,3 +62,30 @@ def _backbone_state(source: str, prefix: str | None) -> dict[str, Tensor]:
     if not chosen:
         raise CheckpointError(f'{source} has no entry whose name begins with {prefix!r}')
     return chosen
+
+
+def load_classifier(classifier: nn.Module, path: str) -> None:
+    """Load a checkpoint of this package or of the authors into a whole SLaK classifier.
+
+    Args:
+        classifier (nn.Module): With ``backbone`` and ``head``, to fill in place.
+        path (str): Checkpoint of a classifier.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it cannot be read safely or does not fit, naming the first difference.
+    """
+    source = str(path)
+    checkpoint = read_checkpoint(source)
+    state, form, _ = select_weights(checkpoint, False, source)
+    if form != 'ours':
+        state = from_official(checkpoint, source=source).state_dict
+    wanted = classifier.state_dict()
+    for name in [*wanted, *state]:
+        here, there = (tuple(s[name].shape) if name in s else None for s in (wanted, state))
+        if here != there and not (there is None and name.endswith('num_batches_tracked')):
+            raise CheckpointError(
+                f'{source} does not fit the classifier: {name} is {there or "not"} in the file and '
+                f'{here or "not"} in the network'
+            )
+    classifier.load_state_dict(state, strict=False)

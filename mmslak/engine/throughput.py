@@ -9,7 +9,7 @@ from ..registry import HOOKS
 
 #: Share of the time spent waiting for data from which on the data is the bottleneck: worker
 #: processes that keep up leave almost no wait; without any, loading and computing take turns.
-WAIT_WITH_WORKERS, WAIT_WITHOUT = 0.1, 0.5
+WAIT_WITH_WORKERS, WAIT_WITHOUT = 0.2, 0.5
 
 
 def bottleneck(waiting: float, computing: float, workers: int) -> str:
