@@ -152,7 +152,10 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('plain_checkpoint', dict(type='mmslak.PlainCheckpointHook'))
     hooks.setdefault('random_state', dict(type='mmslak.RandomStateHook'))
-    hooks.setdefault('throughput', dict(type='mmslak.ThroughputHook'))
+    speed = dict(type='mmslak.ThroughputHook')
+    # Options may have given some of its settings; None switches it off.
+    if hooks.setdefault('throughput', speed) is not None:
+        hooks.throughput = dict(speed, **hooks.throughput)
     if launcher == 'none':
         return
     if launcher == 'pytorch' and 'RANK' not in os.environ:
