@@ -16,6 +16,7 @@ from mmslak.engine.config import load_config
 from mmslak.models import SLaK
 
 ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
 CONFIG = 'configs/sample/slak_nano_in1k.py'
 SMALL = [
     'train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1',
@@ -37,7 +38,7 @@ def call(*command, options=(), expect=0):
     if options:
         command += ['--cfg-options', *map(str, options)]
     done = subprocess.run(
-        command, cwd=ROOT, env=dict(os.environ, OMP_NUM_THREADS='2', PYTHONPATH=str(ROOT)),
+        command, cwd=ROOT, env=dict(os.environ, OMP_NUM_THREADS='2', PYTHONPATH=PATH),
         text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
     )  # fmt: skip
     assert done.returncode == expect, done.stdout
@@ -171,7 +172,7 @@ def test_real_images_train_and_validate(real_imagenet, tmp_path):
         'model.backbone.arch=nano', 'model.head.in_channels=166', 'train_dataloader.batch_size=20',
         'train_cfg.max_epochs=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=0',
         'param_scheduler.1.end=1', 'default_hooks.logger.interval=1',
-        'custom_hooks.2.update.every=2',
+        'custom_hooks.2.update.every=2', 'custom_hooks.1.batches=2', 'train_cfg.val_interval=9',
     ]  # fmt: skip
     text = call('tools/train.py', 'configs/slak_t_in1k.py', '--work-dir', tmp_path, options=options)
     losses = [float(v) for v in re.findall(r'Epoch\(train\) .* loss: (\d+\.\d+)', text)]
