@@ -323,3 +323,13 @@ def test_speed_line(wait, expected, monkeypatch):
     assert f'{8 / step:.1f} images/s' in lines[0] and f'bottleneck is {expected}' in lines[0]
     left = re.search(r'(\d+):(\d\d):(\d\d) left', lines[0])
     assert sum(int(v) * u for v, u in zip(left.groups(), (3600, 60, 1), strict=True)) == 990 * step
+
+
+@pytest.mark.parametrize('name', ['slak_t_in1k', 'slak_b_384_in1k', 'upernet_slak_t_ade20k'])
+def test_a_pretrained_backbone_is_an_option(name):
+    if name.startswith('upernet'):
+        pytest.importorskip('mmseg')
+    options = {'model.backbone.init_cfg.type': 'Pretrained'}
+    options['model.backbone.init_cfg.checkpoint'] = 'some.pth'
+    cfg = load_config(ROOT / f'configs/{name}.py', options)
+    assert cfg.model.backbone.init_cfg == dict(type='Pretrained', checkpoint='some.pth')
