@@ -57,6 +57,24 @@ SHAPES = {'mmseg': (512, 2048), 'mmdet': (800, 1280), 'mmpretrain': (224, 224)}
 PROPOSALS, MASK_REGIONS = 1000, 100
 
 
+def config_sparsity(cfg: Config) -> float:
+    """Tell the sparsity that a config trains with.
+
+    Args:
+        cfg (Config): A config of any of the three toolboxes.
+
+    Returns:
+        float: That of its ``DynamicSparsityHook``, 0 where the hook is off; 0.4, the paper's,
+        where there is none or it keeps the masks of another model.
+    """
+    for hook in cfg.get('custom_hooks') or []:
+        if 'DynamicSparsityHook' in str(hook.get('type')):
+            if hook.get('mode') == 'off':
+                return 0.0
+            return hook.get('sparsity', 0.4)
+    return 0.4
+
+
 def config_costs(cfg: Config, shape: tuple[int, int], sparsity: float = 0.4) -> dict:
     """Count parameters and multiply-adds of a config's model, dense and sparse.
 

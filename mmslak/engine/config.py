@@ -108,6 +108,39 @@ def enable_lr_scaling(cfg: Config) -> None:
     cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=base / steps)
 
 
+def process_count(launcher: str) -> int:
+    """Tell how many processes ``launcher`` has started, from their environment."""
+    key = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+    return int(os.environ.get(key.get(launcher, ''), 1))
+
+
+def set_effective_batch(cfg: Config, effective: int, processes: int) -> None:
+    """Accumulate gradients so that a step of the optimiser sees ``effective`` images.
+
+    An average of weights (``EMAHook``) then counts steps of the optimiser too.
+
+    Args:
+        cfg (Config): Changed in place.
+        effective (int): Images a step of the optimiser, over all processes.
+        processes (int): Number of processes.
+
+    Raises:
+        ValueError: If processes times images does not divide ``effective``.
+    """
+    images = cfg.train_dataloader.batch_size
+    if effective < 1 or effective % (images * processes):
+        raise ValueError(
+            f'--effective-batch {effective} is no multiple of {processes} process(es) x '
+            f'train_dataloader.batch_size={images}; change the batch size with '
+            '--cfg-options train_dataloader.batch_size=N'
+        )
+    steps = effective // (images * processes)
+    cfg.optim_wrapper.accumulative_counts = steps
+    for hook in cfg.get('custom_hooks') or []:
+        if str(hook.get('type')).split('.')[-1] == 'EMAHook':
+            hook.interval = steps
+
+
 def enable_tta(cfg: Config) -> None:
     """Test with the config's test-time augmentation (for segmentation: scales and flips).
 
@@ -139,6 +172,10 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('plain_checkpoint', dict(type='mmslak.PlainCheckpointHook'))
     hooks.setdefault('random_state', dict(type='mmslak.RandomStateHook'))
+    speed = dict(type='mmslak.ThroughputHook')
+    # Options may have given some of its settings; None switches it off.
+    if hooks.setdefault('throughput', speed) is not None:
+        hooks.throughput = dict(speed, **hooks.throughput)
     if launcher == 'none':
         return
     if launcher == 'pytorch' and 'RANK' not in os.environ:

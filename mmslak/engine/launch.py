@@ -19,6 +19,8 @@ from .config import (
     enable_tta,
     load_config,
     prepare,
+    process_count,
+    set_effective_batch,
 )
 
 #: In the place of a checkpoint: test the network as it is initialised.
@@ -48,6 +50,12 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
             action='store_true',
             help='scale the learning rate by the real batch size over that of the config '
             '(auto_scale_lr.base_batch_size)',
+        )
+        parser.add_argument(
+            '--effective-batch',
+            type=int,
+            metavar='N',
+            help='images a step of the optimiser, over all processes, by accumulating gradients',
         )
     else:
         parser.add_argument(
@@ -121,6 +129,8 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     cfg.work_dir = args.work_dir or default_work_dir(cfg, args.config)
     if task == 'train':
         notes = check_datasets(cfg, ('train', 'val'))
+        if args.effective_batch is not None:
+            set_effective_batch(cfg, args.effective_batch, process_count(args.launcher))
         if args.amp:
             enable_amp(cfg)
         if args.auto_scale_lr:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from ..checkpoints import read_checkpoint
 from ..registry import HOOKS
 from ..sparsity import DynamicSparsity, Update, select_targets, snip_scores, unpack_masks
 
@@ -191,8 +192,7 @@ class DynamicSparsityHook(Hook):
             init_cfg = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
             for cfg in init_cfg:
                 if cfg.get('type') == 'Pretrained' and Path(cfg['checkpoint']).is_file():
-                    checkpoint = torch.load(cfg['checkpoint'], 'cpu', weights_only=True)
-                    saved = checkpoint.get(STATE)
+                    saved = read_checkpoint(cfg['checkpoint']).get(STATE)
                     prefix = '' if cfg.get('prefix', 'backbone.') else 'backbone.'
         if saved is None:
             return {}

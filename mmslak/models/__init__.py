@@ -1,6 +1,7 @@
-"""The network: the SLaK backbone and its spatial mixing block."""
+"""The network: the SLaK backbone, its spatial mixing block, and learning from it."""
 
+from .distillation import DistilledClassifier, nkd_loss
 from .large_kernel import MODES, SpatialMixing
 from .slak import SLaK, SLaKBlock
 
-__all__ = ['MODES', 'SLaK', 'SLaKBlock', 'SpatialMixing']
+__all__ = ['MODES', 'DistilledClassifier', 'SLaK', 'SLaKBlock', 'SpatialMixing', 'nkd_loss']

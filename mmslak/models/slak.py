@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -274,6 +274,31 @@ class SLaK(BaseModule):
                     module.eval()
         return self
 
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says.
+
+        ``dict(type='Pretrained', checkpoint=FILE)`` takes checkpoints of this package and those
+        of the authors of SLaK and ConvNeXt, see :func:`mmslak.checkpoints.load_backbone`.
+
+        Raises:
+            FileNotFoundError: If such a file does not exist.
+            ValueError: If it cannot be read safely or does not fit.
+        """
+        if self.is_init:
+            return
+        # Here, for the reader of checkpoints builds networks.
+        from ..checkpoints import load_backbone
+
+        settings = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
+        pretrained = [cfg for cfg in settings if _is_pretrained(cfg)]
+        self.init_cfg = [cfg for cfg in settings if not _is_pretrained(cfg)]
+        try:
+            super().init_weights()
+            for cfg in pretrained:
+                load_backbone(self, cfg['checkpoint'], cfg.get('prefix'))
+        finally:
+            self.init_cfg = settings
+
     def _freeze(self) -> None:
         for i in range(self.frozen_stages):
             for module in (self.downsample_layers[i], self.stages[i]):
@@ -336,7 +361,11 @@ def _with_default_init(init_cfg: dict | list | None) -> list:
     if init_cfg is None:
         return [default]
     init_cfg = init_cfg if isinstance(init_cfg, list) else [init_cfg]
-    return init_cfg if any(c['type'] != 'Pretrained' for c in init_cfg) else [default, *init_cfg]
+    return init_cfg if any(not _is_pretrained(c) for c in init_cfg) else [default, *init_cfg]
+
+
+def _is_pretrained(cfg: dict) -> bool:
+    return cfg['type'] in ('Pretrained', PretrainedInit)
 
 
 def _resolve_arch(

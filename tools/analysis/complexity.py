@@ -7,14 +7,15 @@ import argparse
 import json
 from pathlib import Path
 
+from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
-from mmslak.analysis.complexity import SHAPES, config_costs
+from mmslak.analysis.complexity import SHAPES, config_costs, config_sparsity
 from mmslak.engine.config import load_config
 from mmslak.engine.launch import guarded
 
-#: config -> the paper's parameters in millions and multiply-adds in G (tables 3, 4 and 5).
+#: config -> the paper's parameters in millions and multiply-adds in G (tables 1 to 5).
 PAPER = {
     'upernet_slak_t_80k_ade20k': (65, 936),
     'upernet_slak_t_ade20k': (65, 936),
@@ -23,6 +24,19 @@ PAPER = {
     'upernet_convnext_t_ade20k': (60, 939),
     'upernet_convnext_s_ade20k': (82, 1027),
     'upernet_convnext_b_ade20k': (122, 1170),
+    'slak_t_in1k': (30, 5.0),
+    'slak_t_120e_in1k': (30, 5.0),
+    'slak_s_in1k': (55, 9.8),
+    'slak_b_in1k': (95, 17.1),
+    'slak_b_384_in1k': (95, 50.3),
+    'convnext_t_in1k': (29, 4.5),
+    'convnext_s_in1k': (50, 8.7),
+    'convnext_b_in1k': (89, 15.4),
+    'swin_t_in1k': (28, 4.5),
+    'swin_s_in1k': (50, 8.7),
+    'swin_b_in1k': (88, 15.4),
+    'convnext_t_naive_120e_in1k': (32, 6.5),
+    'convnext_t_replknet_120e_in1k': (32, 6.1),
     'faster_rcnn_slak_t_voc': (49, 205),
     'faster_rcnn_slak_t_voc0712': (49, 205),
     'faster_rcnn_convnext_t_voc': (45, 208),
@@ -38,13 +52,14 @@ VOC_MACS = (
     'neck, RPN and heads take 118 G (its 208 G for ConvNeXt-T less 4.5 G at 224 x 224 scaled so)'
 )
 VOC_PARAMS = (
-    'in table 3 of the paper SLaK-T has 1 to 2 M parameters more than ConvNeXt-T, here 4 M more '
-    'than the 45 M of ConvNeXt-T with the same heads'
+    "the paper's 49 M are 4 M more than its 45 M for ConvNeXt-T with the same heads, where its "
+    'table 3 has SLaK-T 1 M above ConvNeXt-T'
 )
 REPLKNET = (
     'misprinted in the paper: by its tables 1 and 4 the larger kernels add 3 to 4 M and 34 G to '
     'ConvNeXt-T, not 10 M and -1 G'
 )
+ATTENTION = 'the products of queries, keys and values have no weights, and are not counted here'
 NOTES = {
     ('upernet_slak_b_ade20k', 'macs'): SNIP,
     ('faster_rcnn_slak_t_voc', 'params'): VOC_PARAMS,
@@ -53,6 +68,12 @@ NOTES = {
     ('faster_rcnn_slak_t_voc0712', 'macs'): VOC_MACS,
     ('faster_rcnn_convnext_t_replknet_voc', 'params'): REPLKNET,
     ('faster_rcnn_convnext_t_replknet_voc', 'macs'): REPLKNET,
+    ('slak_t_in1k', 'macs'): SNIP,
+    ('slak_t_120e_in1k', 'macs'): SNIP,
+    ('swin_t_in1k', 'macs'): ATTENTION,
+    ('convnext_t_naive_120e_in1k', 'macs'): (
+        "the paper's own number for the same kernels with a 5 x 5 kernel more is lower, 6.1"
+    ),
 }
 CONVENTION = (
     'A multiply-add counts once; convolutions and linear layers of what runs at test time, taps on '
@@ -63,7 +84,7 @@ CONVENTION = (
 
 def is_sparse(name: str) -> bool:
     """Tell whether the paper's row of this config is of a sparse network."""
-    return '_slak_' in name
+    return name.startswith('slak_') or '_slak_' in name
 
 
 @guarded
@@ -79,14 +100,29 @@ def main() -> None:
         help="height and width of the image; default: the paper's for each task, "
         '800 1280, 512 2048 or 224 224',
     )
-    parser.add_argument('--sparsity', type=float, default=0.4, help='of the backbone')
+    parser.add_argument(
+        '--sparsity',
+        type=float,
+        help="of the backbone; default: that of the config's DynamicSparsityHook, else 0.4",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the configs',
+    )
     parser.add_argument('--json', action='store_true', help='print a list of numbers')
     args = parser.parse_args()
     rows = []
     for path in args.configs:
-        cfg = load_config(path)
-        shape = tuple(args.shape or SHAPES.get(cfg.get('default_scope'), (224, 224)))
-        costs = config_costs(cfg, shape, args.sparsity)
+        cfg = load_config(path, args.cfg_options)
+        shape = SHAPES.get(cfg.get('default_scope'), (224, 224))
+        if 'input_size' in cfg:
+            shape = (cfg.input_size, cfg.input_size)
+        shape = tuple(args.shape or shape)
+        sparsity = config_sparsity(cfg) if args.sparsity is None else args.sparsity
+        costs = config_costs(cfg, shape, sparsity)
         rows.append(dict(config=path, shape=list(shape), **costs))
     if args.json:
         print(json.dumps(rows, indent=2))
@@ -107,7 +143,7 @@ def main() -> None:
     for row in rows:
         name = Path(row['config']).stem
         cells = [name, ' x '.join(map(str, row['shape']))]
-        default = args.shape is None and args.sparsity == 0.4
+        default = args.shape is None and args.sparsity is None and args.cfg_options is None
         paper = PAPER.get(name, (None, None)) if default else (None, None)
         for unit, key, value in ((1e6, 'params', paper[0]), (1e9, 'macs', paper[1])):
             dense, sparse = row[f'{key}_dense'] / unit, row[f'{key}_sparse'] / unit

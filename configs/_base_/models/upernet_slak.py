@@ -20,6 +20,7 @@ model = dict(
         # Fine-tuning starts from a checkpoint's layer scale; 1.0 is for what it lacks.
         layer_scale_init_value=1.0,
         drop_path_rate=0.4,
+        # A pre-trained backbone: dict(type='Pretrained', checkpoint=FILE)
     ),
     decode_head=dict(in_channels=widths, channels=512, num_classes=150),
     auxiliary_head=dict(in_channels=widths[2], num_classes=150),

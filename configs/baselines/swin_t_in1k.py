@@ -1,0 +1,10 @@
+"""Swin-T on ImageNet-1K, SLaK's recipe but for Swin's own drop path. Paper, table 3: 81.3 % top-1."""
+
+_base_ = [
+    'mmpretrain::_base_/models/swin_transformer/tiny_224.py',
+    '../_base_/datasets/in1k.py',
+    '../_base_/schedules/in1k_300e.py',
+    '../_base_/cls_runtime.py',
+]
+
+train_dataloader = dict(batch_size=128)

@@ -1,0 +1,437 @@
+"""The authors' checkpoints: names written out by hand, values against a forward pass of our own."""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmslak.checkpoints import (
+    CheckpointError,
+    UnsafeCheckpointError,
+    from_official,
+    load_backbone,
+    read_checkpoint,
+    to_official,
+)
+from mmslak.engine import DynamicSparsityHook
+from mmslak.models import SLaK
+from mmslak.sparsity import select_targets, unpack_masks
+
+ROOT = Path(__file__).parents[2]
+NANO = dict(depths=(1, 1, 3, 1), widths=(20, 41, 83, 166))
+TINY = dict(depths=(3, 3, 9, 3), widths=(124, 249, 499, 998))
+SMALL = dict(depths=(3, 3, 27, 3), widths=(124, 249, 499, 998))
+BASE = dict(depths=(3, 3, 27, 3), widths=(166, 332, 665, 1331))
+KERNELS = (51, 49, 47, 13)
+
+
+def block_shapes(mode, c, m, n):
+    """Names in a block of the authors' code, with their shapes."""
+
+    def branch(name, *kernel):
+        yield f'{name}.conv.weight', (c, 1, *kernel)
+        for entry in ('weight', 'bias', 'running_mean', 'running_var'):
+            yield f'{name}.bn.{entry}', (c,)
+        yield f'{name}.bn.num_batches_tracked', ()
+
+    yield 'gamma', (c,)
+    if mode == 'naive':
+        yield 'dwconv.weight', (c, 1, m, m)
+        yield 'dwconv.bias', (c,)
+    elif mode == 'reparam':
+        yield from branch('large_kernel.lkb_origin', m, m)
+        yield from branch('large_kernel.small_conv', n, n)
+    else:
+        yield from branch('large_kernel.LoRA1', m, n)
+        yield from branch('large_kernel.LoRA2', n, m)
+        yield from branch('large_kernel.small_conv', n, n)
+    for name, shape in (('norm', (c,)), ('pwconv1', (4 * c, c)), ('pwconv2', (c, 4 * c))):
+        yield f'{name}.weight', shape
+        yield f'{name}.bias', shape[:1]
+
+
+def shapes(depths, widths, kernels=KERNELS, mode='decomposed', n=5, classes=7):
+    """Names in a classifier of the authors' code, with their shapes."""
+    ins = (3, *widths[:3])
+    for i in range(4):
+        k = 4 if i == 0 else 2
+        conv, norm = (0, 1) if i == 0 else (1, 0)
+        yield f'downsample_layers.{i}.{conv}.weight', (widths[i], ins[i], k, k)
+        yield f'downsample_layers.{i}.{conv}.bias', (widths[i],)
+        for entry in ('weight', 'bias'):
+            yield f'downsample_layers.{i}.{norm}.{entry}', (widths[0] if i == 0 else ins[i],)
+    for i in range(4):
+        for j in range(depths[i]):
+            for name, shape in block_shapes(mode, widths[i], kernels[i], n):
+                yield f'stages.{i}.{j}.{name}', shape
+    yield 'norm.weight', (widths[3],)
+    yield 'norm.bias', (widths[3],)
+    yield 'head.weight', (classes, widths[3])
+    yield 'head.bias', (classes,)
+
+
+def state_of(listing, device='cpu', seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    state = OrderedDict()
+    for name, shape in listing:
+        if name.endswith('num_batches_tracked'):
+            state[name] = torch.tensor(3, device=device)
+        elif device == 'meta':
+            state[name] = torch.empty(shape, device='meta')
+        else:
+            # Positive, as variances have to be.
+            state[name] = 0.05 + 0.2 * torch.rand(shape, generator=generator)
+    return state
+
+
+def nano(mode='decomposed', **kwargs):
+    return state_of(shapes(**NANO, mode=mode, **kwargs))
+
+
+def downstream(state, indices=(0, 1, 2, 3)):
+    """The same weights as MMSegmentation 0.x and MMDetection 2.x wrap them."""
+    result = OrderedDict()
+    for name, value in state.items():
+        if not name.startswith(('norm.', 'head.')):
+            result[f'backbone.{name}'] = value
+    for i in indices:
+        result[f'backbone.norm{i}.weight'] = torch.rand(NANO['widths'][i])
+        result[f'backbone.norm{i}.bias'] = torch.rand(NANO['widths'][i])
+    result['decode_head.conv_seg.weight'] = torch.rand(5, 8, 1, 1)
+    result['decode_head.bn.num_batches_tracked'] = torch.tensor(1)
+    return dict(meta=dict(CLASSES=('a', 'b'), epoch=3), state_dict=result)
+
+
+def forward_by_hand(w, x, mode):
+    """The network on the authors' names, in plain functions."""
+
+    def norm(x, name):
+        x = F.layer_norm(x.permute(0, 2, 3, 1), x.shape[1:2], w[f'{name}.weight'],
+                         w[f'{name}.bias'], 1e-6)  # fmt: skip
+        return x.permute(0, 3, 1, 2)
+
+    def branch(x, name):
+        k = w[f'{name}.conv.weight']
+        x = F.conv2d(x, k, padding=(k.shape[2] // 2, k.shape[3] // 2), groups=len(k))
+        return F.batch_norm(x, w[f'{name}.bn.running_mean'], w[f'{name}.bn.running_var'],
+                            w[f'{name}.bn.weight'], w[f'{name}.bn.bias'])  # fmt: skip
+
+    branches = dict(
+        decomposed=['LoRA1', 'LoRA2', 'small_conv'], reparam=['lkb_origin', 'small_conv']
+    )
+    for i in range(4):
+        conv, ln = (f'downsample_layers.{i}.{j}' for j in ((0, 1) if i == 0 else (1, 0)))
+        x = norm(x, ln) if i else x
+        x = F.conv2d(x, w[f'{conv}.weight'], w[f'{conv}.bias'], stride=4 if i == 0 else 2)
+        x = x if i else norm(x, ln)
+        for j in range(NANO['depths'][i]):
+            b = f'stages.{i}.{j}'
+            if mode == 'naive':
+                k = w[f'{b}.dwconv.weight']
+                y = F.conv2d(x, k, w[f'{b}.dwconv.bias'], padding=k.shape[2] // 2, groups=len(k))
+            else:
+                y = sum(branch(x, f'{b}.large_kernel.{name}') for name in branches[mode])
+            y = norm(y, f'{b}.norm').permute(0, 2, 3, 1)
+            y = F.gelu(F.linear(y, w[f'{b}.pwconv1.weight'], w[f'{b}.pwconv1.bias']))
+            y = F.linear(y, w[f'{b}.pwconv2.weight'], w[f'{b}.pwconv2.bias'])
+            x = x + (w[f'{b}.gamma'] * y).permute(0, 3, 1, 2)
+    return F.layer_norm(x.mean((2, 3)), x.shape[1:2], w['norm.weight'], w['norm.bias'], 1e-6)
+
+
+@pytest.mark.parametrize('mode', ['decomposed', 'reparam', 'naive'])
+def test_converted_weights_compute_the_same(mode, tmp_path):
+    kernels = (7, 7, 7, 7) if mode == 'naive' else (11, 9, 7, 5)
+    state = nano(mode, kernels=kernels)
+    torch.save(dict(model=state, epoch=3), tmp_path / 'theirs.pth')
+    # The authors' file as it is.
+    backbone = SLaK(
+        'nano', kernels, mode=mode, out_indices=-1, gap_before_final_norm=True,
+        init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'theirs.pth')),
+    )  # fmt: skip
+    backbone.init_weights()
+    image = torch.rand(2, 3, 64, 64)
+    expected = forward_by_hand(state, image, mode)
+    torch.testing.assert_close(backbone.eval()(image)[0], expected, rtol=1e-4, atol=1e-4)
+    # The same after conversion, and after conversion back.
+    torch.save(from_official(dict(model=state)).checkpoint(), tmp_path / 'ours.pth')
+    again = SLaK('nano', kernels, mode=mode, out_indices=-1, gap_before_final_norm=True)
+    load_backbone(again, tmp_path / 'ours.pth')
+    for a, b in zip(backbone.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('mode', ['decomposed', 'reparam', 'naive'])
+@pytest.mark.parametrize(
+    ('arch', 'factor', 'size'),
+    [
+        ('nano', 1.3, NANO),
+        ('tiny', 1.3, TINY),
+        ('small', 1.3, SMALL),
+        ('base', 1.3, BASE),
+        ('tiny', 1.0, dict(depths=TINY['depths'], widths=(96, 192, 384, 768))),
+        ('tiny', 2.5, dict(depths=TINY['depths'], widths=(240, 480, 960, 1920))),
+        ('large', 1.3, dict(depths=SMALL['depths'], widths=(249, 499, 998, 1996))),
+    ],
+)
+def test_round_trip_of_names_and_settings(arch, factor, size, mode, monkeypatch):
+    """Every arch and mode, without values."""
+    monkeypatch.setattr('mmslak.checkpoints.official.recover_masks', lambda state: ({}, {}))
+    state = state_of(shapes(**size, mode=mode, n=3), 'meta')
+    found = from_official(dict(model=state))
+    expected = dict(arch=arch, width_factor=factor, kernel_sizes=KERNELS, mode=mode)
+    if mode != 'naive':
+        expected['small_kernel'] = 3
+    assert found.settings == expected
+    with torch.device('meta'):
+        wanted = SLaK(**expected, out_indices=-1).state_dict()
+    inner = {k.removeprefix('backbone.') for k in found.state_dict}
+    assert inner == set(wanted) | {'head.fc.weight', 'head.fc.bias'}
+    back = to_official(found.checkpoint())['model']
+    assert list(back) == list(state)
+    assert all(back[name].shape == state[name].shape for name in state)
+
+
+@pytest.mark.parametrize('mode', ['decomposed', 'reparam', 'naive'])
+@pytest.mark.parametrize('form', ['classifier', 'downstream'])
+def test_round_trip_is_the_identity(mode, form):
+    state = nano(mode)
+    original = dict(model=state) if form == 'classifier' else downstream(state)
+    found = from_official(original)
+    assert found.form == form
+    back = to_official(found.checkpoint())
+    assert set(back) == set(original)
+    for key in original:
+        if key == 'meta':
+            assert back[key] == original[key]
+            continue
+        assert list(back[key]) == list(original[key])
+        for name, value in original[key].items():
+            assert torch.equal(back[key][name], value) and back[key][name].dtype == value.dtype
+    if form == 'downstream':
+        assert found.passed == ['decode_head.conv_seg.weight', 'decode_head.bn.num_batches_tracked']
+
+
+def test_tiny_round_trip():
+    state = state_of(shapes(**TINY, kernels=KERNELS))
+    back = to_official(from_official(dict(model=state)).checkpoint())['model']
+    assert all(torch.equal(back[name], value) for name, value in state.items())
+
+
+def sparse_nano():
+    state, zeros = nano(), {}
+    names = [
+        'stages.0.0.large_kernel.LoRA1.conv.weight', 'stages.2.1.pwconv2.weight', 'head.weight'
+    ]  # fmt: skip
+    for i, name in enumerate(names):
+        zeros[name] = torch.rand(state[name].shape) < (0.3, 0.5, 0.7)[i]
+        state[name][zeros[name]] = 0
+    return state, zeros
+
+
+def test_masks_are_recovered_from_zeros():
+    state, zeros = sparse_nano()
+    found = from_official(dict(model=state))
+    ours = dict(zip(zeros, [
+        'backbone.stages.0.0.mixing.tall.conv.weight', 'backbone.stages.2.1.pwconv2.weight',
+        'head.fc.weight',
+    ], strict=True))  # fmt: skip
+    assert set(found.masks) == set(ours.values())
+    packed = unpack_masks(found.checkpoint()['dynamic_sparsity'])
+    for name, zero in zeros.items():
+        assert torch.equal(packed[ours[name]], ~zero)
+        assert found.densities[ours[name]] == pytest.approx(1 - zero.float().mean().item())
+    # 4 downsampling convolutions, 6 blocks of 5 and the head.
+    assert len(found.densities) == 4 + 6 * 5 + 1
+    assert sum(d == 1 for d in found.densities.values()) == 32
+
+
+@pytest.mark.parametrize('converted', [False, True])
+def test_fine_tuning_keeps_the_masks(converted, tmp_path):
+    """The hook takes the masks of a converted file and the zeros of the authors' own."""
+    state, zeros = sparse_nano()
+    checkpoint = dict(model=state)
+    if converted:
+        checkpoint = from_official(checkpoint).checkpoint()
+    torch.save(checkpoint, tmp_path / 'c.pth')
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'c.pth'))
+            self.backbone = SLaK('nano', init_cfg=cfg)
+
+    model = Model()
+    model.backbone.init_weights()
+    hook = DynamicSparsityHook(mode='fixed')
+    parameters = select_targets(model.backbone, 'all', 'backbone.')
+    masks = hook._pretrained_masks(model, parameters)
+    if not converted:
+        assert not masks  # recovered from the zeros of the weights instead
+        masks = {name: p != 0 for name, p in parameters.items() if (p == 0).any()}
+    name = 'stages.0.0.large_kernel.LoRA1.conv.weight'
+    assert set(masks) == {
+        'backbone.stages.0.0.mixing.tall.conv.weight', 'backbone.stages.2.1.pwconv2.weight'
+    }  # fmt: skip
+    assert torch.equal(masks['backbone.stages.0.0.mixing.tall.conv.weight'], ~zeros[name])
+
+
+def test_averaged_weights():
+    state, average = nano(), state_of(shapes(**NANO), seed=1)
+    both = dict(model=state, model_ema=average, optimizer=dict(state={}), epoch=299)
+    name, ours = 'stages.3.0.pwconv1.weight', 'backbone.stages.3.0.pwconv1.weight'
+    assert torch.equal(from_official(both).state_dict[ours], state[name])
+    assert torch.equal(from_official(both, ema=True).state_dict[ours], average[name])
+    with pytest.raises(CheckpointError, match='no averaged weights'):
+        from_official(dict(model=state), ema=True)
+
+
+def change(state, **changes):
+    state = OrderedDict(state)
+    for name, value in changes.items():
+        name = name.replace('__', '.')
+        if value is None:
+            del state[name]
+        else:
+            state[name] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    ('make', 'words'),
+    [
+        (lambda s: change(s, surplus=torch.ones(1)), 'unknown entries .surplus.'),
+        (lambda s: change(s, stages__2__1__gamma=None), 'missing ones .stages.2.1.gamma.'),
+        (
+            lambda s: change(s, stages__0__0__pwconv1__bias=torch.ones(3)),
+            r'stages.0.0.pwconv1.bias has the shape \(3,\) where \(80,\)',
+        ),
+        (
+            lambda s: change(s, stages__0__0__large_kernel__lkb_reparam__weight=torch.ones(2)),
+            'merged kernels',
+        ),
+        (lambda s: {'conv1.weight': torch.ones(64, 3, 7, 7)}, 'another architecture'),
+        (
+            lambda s: {'stem.0.conv.weight': torch.ones(1), 'stages.0.blocks.0.pw1.conv.weight': 1},
+            "RepLKNet's own",
+        ),
+        (lambda s: {}, 'no weights'),
+        (lambda s: {'stages.0.0.gamma': [1.0]}, 'no weights'),
+        (
+            lambda s: {k: v for k, v in s.items() if 'LoRA2' not in k},
+            r'blocks of small\+tall, which is none of decomposed',
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named(make, words):
+    with pytest.raises(CheckpointError, match=words):
+        from_official(dict(model=make(nano())), source='some.pth')
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    file = tmp_path / 'c.pth'
+    with pytest.raises(FileNotFoundError, match=r'c\.pth does not exist'):
+        read_checkpoint(file)
+    torch.save(dict(model=nano()), file)
+    whole = file.read_bytes()
+    for part in (len(whole) // 2, 10, 100):
+        file.write_bytes(whole[:part])
+        with pytest.raises(CheckpointError, match='truncated or damaged') as error:
+            read_checkpoint(file)
+        assert '\n' not in str(error.value)
+    for content in (b'', b'<html>not found</html>', b'\x89PNG\r\n\x1a\n'):
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match='not a checkpoint') as error:
+            read_checkpoint(file)
+        assert '\n' not in str(error.value)
+    torch.save([1, 2], file)
+    with pytest.raises(CheckpointError, match='holds a list'):
+        read_checkpoint(file)
+
+
+class Bomb:
+    """Unpickling it would leave a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_nothing_but_tensors_is_unpickled(zipped, tmp_path):
+    file, trace = tmp_path / 'c.pth', tmp_path / 'trace'
+    torch.save(dict(model=nano(), x=Bomb(trace)), file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UnsafeCheckpointError, match=r'\.open.*--trust'):
+        read_checkpoint(file)
+    assert not trace.exists()
+
+
+def test_trust_is_the_way_on(tmp_path):
+    file = tmp_path / 'c.pth'
+    torch.save(dict(model=nano(), args=argparse.Namespace(lr=1)), file)
+    with pytest.raises(UnsafeCheckpointError, match=r'argparse\.Namespace'):
+        read_checkpoint(file)
+    assert read_checkpoint(file, trust=True)['args'].lr == 1
+
+
+def test_init_cfg_says_what_does_not_fit(tmp_path):
+    file = tmp_path / 'c.pth'
+    torch.save(dict(model=nano()), file)
+
+    def build(**kwargs):
+        cfg = dict(type='Pretrained', checkpoint=str(file))
+        SLaK(**dict(dict(arch='nano'), **kwargs), init_cfg=cfg).init_weights()
+
+    for kwargs in (dict(arch='tiny'), dict(mode='naive'), dict(kernel_sizes=(7, 7, 7, 7))):
+        with pytest.raises(CheckpointError, match=r"does not fit .* SLaK\(arch='nano'"):
+            build(**kwargs)
+    build()
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        build()
+
+
+def test_downstream_checkpoints_fill_a_backbone(tmp_path):
+    theirs = downstream(nano())
+    torch.save(theirs, tmp_path / 'c.pth')
+    cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'c.pth'))
+    backbone = SLaK('nano', init_cfg=cfg)
+    backbone.init_weights()
+    for i in range(4):
+        expected = theirs['state_dict'][f'backbone.norm{i}.weight']
+        assert torch.equal(getattr(backbone, f'norm{i}').weight, expected)
+
+
+def call(*command, expect=0):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], cwd=ROOT, text=True,
+        env=dict(os.environ, OMP_NUM_THREADS='2', PYTHONPATH=str(ROOT)),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert done.returncode == expect, done.stdout
+    return done.stdout
+
+
+def test_command_lines(tmp_path):
+    state, _ = sparse_nano()
+    theirs, ours, back = (tmp_path / name for name in ('theirs.pth', 'ours.pth', 'back.pth'))
+    torch.save(dict(model=state, args=argparse.Namespace()), theirs)
+    text = call('tools/convert/official.py', theirs, ours, expect=2)
+    assert 'argparse.Namespace' in text and '--trust' in text and 'Traceback' not in text
+    assert not ours.exists()
+    text = call('tools/convert/official.py', theirs, ours, '--trust')
+    assert "arch='nano'" in text and '3 of 35 layers are sparse' in text
+    assert 'none left over' in text
+    text = call('tools/convert/official.py', theirs, ours, '--trust', expect=2)
+    assert 'exists already' in text
+    call('tools/convert/to_official.py', ours, back)
+    returned = read_checkpoint(back)['model']
+    assert list(returned) == list(state)
+    assert all(torch.equal(returned[name], value) for name, value in state.items())

@@ -1,0 +1,236 @@
+"""Pre-training, as a user types it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmpretrain')
+from mmslak.datasets import write_sample_data
+from mmslak.engine.config import load_config
+from mmslak.models import SLaK
+
+ROOT = Path(__file__).parents[2]
+PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+CONFIG = 'configs/sample/slak_nano_in1k.py'
+SMALL = [
+    'train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1',
+    'param_scheduler.1.begin=1', 'param_scheduler.1.end=2', 'default_hooks.logger.interval=1',
+    'default_hooks.throughput.first=4', 'default_hooks.throughput.warm_up=1',
+    'train_dataloader.batch_size=4', 'train_dataloader.dataset.indices=16',
+    'custom_hooks.2.update.every=1', 'default_hooks.checkpoint.interval=1',
+    *(
+        f'{split}_dataloader.{setting}'
+        for split in ('train', 'val', 'test')
+        for setting in ('num_workers=0', 'persistent_workers=False')
+    ),
+]  # fmt: skip
+
+
+def call(*command, options=(), expect=0):
+    """Run a tool in a process of its own; return what it prints."""
+    command = [sys.executable, *map(str, command)]
+    if options:
+        command += ['--cfg-options', *map(str, options)]
+    done = subprocess.run(
+        command, cwd=ROOT, env=dict(os.environ, OMP_NUM_THREADS='2', PYTHONPATH=PATH),
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
+    )  # fmt: skip
+    assert done.returncode == expect, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'sample'
+    write_sample_data(root, images=60, size=96)
+    return f'data_root={root}/imagenet'
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, data):
+    work_dir = tmp_path_factory.mktemp('train')
+    text = call(
+        'tools/train.py', CONFIG, '--work-dir', work_dir, '--effective-batch', 8,
+        options=[data, *SMALL],
+    )  # fmt: skip
+    return work_dir, text
+
+
+def test_speed_and_scores_are_printed(trained):
+    work_dir, text = trained
+    line = re.search(r'Speed: .*', text).group()
+    assert re.search(r'Speed: [\d.]+ images/s, .* an epoch of 4 iterations, .* left; ', line)
+    assert re.search(r'the bottleneck is (data|compute)', line)
+    assert 'Batch norm statistics of the averaged model: 4 batches' in text
+    # Two steps of the optimiser an epoch, at the effective batch of two batches.
+    assert 'after step 3' in text and 'after step 5' not in text
+    scores = json.loads((work_dir / 'final_scores.json').read_text())
+    assert set(scores) == {'raw', 'averaged'}
+    for row in scores.values():
+        assert 0 <= row['accuracy/top1'] <= row['accuracy/top5'] <= 100
+
+
+def test_what_is_saved(trained, data, tmp_path):
+    """The scores of the small files are those printed; they hold weights and masks alone."""
+    work_dir, _ = trained
+    scores = json.loads((work_dir / 'final_scores.json').read_text())
+    files = {name: torch.load(work_dir / f'{name}.pth', weights_only=True) for name in scores}
+    for name, file in files.items():
+        assert set(file) == {'meta', 'state_dict', 'dynamic_sparsity'}
+        weights = file['state_dict']
+        names = file['dynamic_sparsity']['shapes']
+        kept = sum(int((weights[key] != 0).sum()) for key in names)
+        size = sum(weights[key].numel() for key in names)
+        assert kept <= round(0.6 * size)
+        # Downstream, as it is.
+        cfg = dict(type='Pretrained', checkpoint=str(work_dir / f'{name}.pth'))
+        backbone = SLaK('nano', (15, 13, 11, 5), init_cfg=cfg)
+        backbone.init_weights()
+        stem = 'downsample_layers.0.0.weight'
+        assert torch.equal(backbone.state_dict()[stem], weights[f'backbone.{stem}'])
+    raw, averaged = (files[name]['state_dict'] for name in ('raw', 'averaged'))
+    for key in (
+        'backbone.stages.0.0.pwconv1.bias',
+        'backbone.stages.0.0.mixing.tall.norm.running_mean',
+    ):
+        assert not torch.equal(raw[key], averaged[key])
+    # final.pth holds the average where a model is looked for.
+    final = torch.load(work_dir / 'final.pth', weights_only=True)
+    assert all(torch.equal(final['state_dict'][key], value) for key, value in averaged.items())
+    for name in ('averaged', 'raw'):
+        out = tmp_path / f'{name}.json'
+        call(
+            'tools/test.py', CONFIG, work_dir / f'{name}.pth', '--work-dir', tmp_path / 'w',
+            '--out', out, options=[data, *SMALL],
+        )  # fmt: skip
+        tested = json.loads(out.read_text())
+        assert tested['accuracy/top1'] == pytest.approx(scores[name]['accuracy/top1'])
+
+
+def test_resume(trained, data):
+    work_dir, _ = trained
+    text = call(
+        'tools/train.py', CONFIG, '--work-dir', work_dir, '--effective-batch', 8, '--resume',
+        options=[data, *SMALL, 'train_cfg.max_epochs=3'],
+    )  # fmt: skip
+    assert 'Epoch(train) [3]' in text and 'Epoch(train) [2]' not in text
+
+
+def test_mistakes_are_told_before_any_work(data, tmp_path):
+    work = ['--work-dir', tmp_path]
+    text = call('tools/train.py', CONFIG, *work, '--effective-batch', 30, options=[data], expect=2)
+    assert 'no multiple of 1 process(es) x train_dataloader.batch_size=16' in text
+    text = call('tools/train.py', CONFIG, *work, options=['data_root=no/where'], expect=2)
+    assert 'no/where' in text and 'make_sample_data.py' in text and 'Traceback' not in text
+
+
+@pytest.mark.slow
+def test_slak_nano_learns_the_sample_data(tmp_path):
+    """At least four times chance, as the raw and as the averaged model, and distillation runs."""
+    write_sample_data(tmp_path / 'sample')
+    data = f'data_root={tmp_path}/sample/imagenet'
+    work_dir = tmp_path / 'slak_nano'
+    call('tools/train.py', CONFIG, '--work-dir', work_dir, options=[data])
+    for row in json.loads((work_dir / 'final_scores.json').read_text()).values():
+        assert row['accuracy/top1'] >= 4 * 100 / 8
+    options = [data, f'model.teacher_checkpoint={work_dir}/averaged.pth', 'train_cfg.max_epochs=2']
+    text = call(
+        'tools/train.py', 'configs/sample/distill_convnext_nano_in1k.py', '--work-dir',
+        tmp_path / 'student', options=options,
+    )  # fmt: skip
+    assert 'loss_nkd: ' in text
+
+
+@pytest.fixture(scope='module')
+def real_imagenet():
+    root = os.environ.get('MMSLAK_REAL_DATA')
+    if not root:
+        pytest.skip('MMSLAK_REAL_DATA is not set')
+    return Path(root) / 'imagenet'
+
+
+def test_real_images_train_and_validate(real_imagenet, tmp_path):
+    """100 images of ImageNet through the pipelines of SLaK-T's config, a small network in it."""
+    options = [
+        f'data_root={real_imagenet}',
+        *(
+            f'{split}_dataloader.dataset.{setting}'
+            for split in ('train', 'val')
+            for setting in ('split=val', 'ann_file=meta/val.txt')
+        ),
+        *(
+            f'{split}_dataloader.{setting}'
+            for split in ('train', 'val')
+            for setting in ('num_workers=0', 'persistent_workers=False')
+        ),
+        'model.backbone.arch=nano', 'model.head.in_channels=166', 'train_dataloader.batch_size=20',
+        'train_cfg.max_epochs=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=0',
+        'param_scheduler.1.end=1', 'default_hooks.logger.interval=1',
+        'custom_hooks.2.update.every=2', 'custom_hooks.1.batches=2', 'train_cfg.val_interval=9',
+    ]  # fmt: skip
+    text = call('tools/train.py', 'configs/slak_t_in1k.py', '--work-dir', tmp_path, options=options)
+    losses = [float(v) for v in re.findall(r'Epoch\(train\) .* loss: (\d+\.\d+)', text)]
+    # Five batches; an untrained network is near ln 1000.
+    assert len(losses) == 5 and losses[0] == pytest.approx(6.91, abs=0.6)
+    scores = json.loads((tmp_path / 'final_scores.json').read_text())
+    assert all(0 <= row['accuracy/top1'] <= 100 for row in scores.values())
+
+
+def test_labels_of_real_images_are_those_of_the_list(real_imagenet):
+    from mmengine.registry import DATASETS, DefaultScope
+    from mmpretrain.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+    cfg = load_config(ROOT / 'configs/slak_t_in1k.py', dict(data_root=str(real_imagenet)))
+    dataset = dict(cfg.val_dataloader.dataset, ann_file='meta/val.txt')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        dataset = DATASETS.build(dataset)
+    lines = [line.split() for line in (real_imagenet / 'meta/val.txt').read_text().splitlines()]
+    assert len(dataset) == len(lines) == 100
+    for i in (0, 50, 99):
+        item = dataset[i]
+        assert item['inputs'].shape == (3, 224, 224)
+        assert item['data_samples'].gt_label.tolist() == [int(lines[i][1])]
+        assert item['data_samples'].img_path.endswith(lines[i][0])
+
+
+def test_training_out_of_lmdb(data, tmp_path):
+    """With a worker process, after SNIP has read in the main one."""
+    pytest.importorskip('lmdb')
+    root = Path(data.removeprefix('data_root='))
+    for split in ('train', 'val'):
+        text = call('tools/pack_lmdb.py', root / split, tmp_path / f'{split}.lmdb')
+        count = len((root / f'meta/{split}.txt').read_text().splitlines())
+        assert f'wrote {count} images' in text
+    text = call('tools/pack_lmdb.py', root / 'train', tmp_path / 'train.lmdb', expect=2)
+    assert 'exists already' in text
+    text = call('tools/pack_lmdb.py', root / 'meta', tmp_path / 'none.lmdb', expect=2)
+    assert 'holds no image' in text
+    config = tmp_path / 'c.py'
+    config.write_text(f"""
+_base_ = '{ROOT}/configs/slak_t_lmdb_in1k.py'
+train_pipeline = _base_.train_pipeline
+train_pipeline[0]['backend_args']['db_path'] = '{tmp_path}/train.lmdb'
+test_pipeline = _base_.test_pipeline
+test_pipeline[0]['backend_args']['db_path'] = '{tmp_path}/val.lmdb'
+train_dataloader = dict(
+    batch_size=8, num_workers=1,
+    dataset=dict(ann_file='{root}/meta/train.txt', pipeline=train_pipeline, indices=16),
+)
+val_dataloader = dict(
+    num_workers=1, dataset=dict(ann_file='{root}/meta/val.txt', pipeline=test_pipeline)
+)
+model = dict(backbone=dict(arch='nano'), head=dict(in_channels=166))
+param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=True, end=1)]
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+""")
+    text = call('tools/train.py', config, '--work-dir', tmp_path / 'w')
+    assert len(re.findall(r'Epoch\(train\) .* loss: ', text)) == 2
+    assert 'accuracy/top1: ' in text

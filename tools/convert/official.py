@@ -1,0 +1,60 @@
+"""Convert a checkpoint of the authors of SLaK or ConvNeXt into this package's form.
+
+python tools/convert/official.py SLaK_tiny_checkpoint.pth slak_tiny.pth
+
+Takes classification checkpoints and those of MMSegmentation 0.x and MMDetection 2.x.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from mmslak.checkpoints import from_official, read_checkpoint
+from mmslak.engine.launch import guarded
+
+
+@guarded
+def main() -> None:
+    """Convert, print what was found, and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('src', metavar='SRC', help="the authors' file")
+    parser.add_argument('dst', metavar='DST', help='file to write')
+    parser.add_argument('--ema', action='store_true', help='take the averaged weights, model_ema')
+    parser.add_argument(
+        '--trust',
+        action='store_true',
+        help='read a file that holds more than tensors and plain containers, which can run any '
+        'code: only for files whose origin you trust',
+    )
+    args = parser.parse_args()
+    if Path(args.dst).exists():
+        raise ValueError(f'{args.dst} exists already; give another DST or remove it')
+    found = from_official(read_checkpoint(args.src, args.trust), args.ema, args.src)
+    Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(found.checkpoint(), args.dst)
+
+    table = Table('layer', 'shape', 'density')
+    for name, density in found.densities.items():
+        table.add_row(name, ' x '.join(map(str, found.state_dict[name].shape)), f'{density:.4f}')
+    console = Console(width=110)
+    console.print(table)
+    sizes = {name: found.state_dict[name].numel() for name in found.densities}
+    kept = sum(density * sizes[name] for name, density in found.densities.items())
+    settings = ', '.join(f'{key}={value!r}' for key, value in found.settings.items())
+    print(f'{args.src}: a {found.form} with SLaK({settings})')
+    print(
+        f'{len(found.state_dict)} entries: {found.renamed} renamed, {len(found.passed)} of heads '
+        'passed on as they are, the others kept; none left over'
+    )
+    print(
+        f'{len(found.masks)} of {len(sizes)} layers are sparse; density of all '
+        f'{kept / sum(sizes.values()):.4f}'
+    )
+    print(f'wrote {args.dst}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,33 @@
+"""Convert a checkpoint of this package into the form of the authors' code.
+
+python tools/convert/to_official.py work_dirs/slak_t_in1k/epoch_300.pth SLaK_tiny.pth
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from mmslak.checkpoints import read_checkpoint, to_official
+from mmslak.engine.launch import guarded
+
+
+@guarded
+def main() -> None:
+    """Convert and write."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('src', metavar='SRC', help='checkpoint of this package')
+    parser.add_argument('dst', metavar='DST', help='file to write')
+    args = parser.parse_args()
+    if Path(args.dst).exists():
+        raise ValueError(f'{args.dst} exists already; give another DST or remove it')
+    checkpoint = to_official(read_checkpoint(args.src), args.src)
+    Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(checkpoint, args.dst)
+    kind = 'classifier' if 'model' in checkpoint else 'segmentor or detector'
+    weights = checkpoint.get('model') or checkpoint['state_dict']
+    print(f'wrote {args.dst}: a {kind}, {len(weights)} entries')
+
+
+if __name__ == '__main__':
+    main()
