@@ -327,6 +327,9 @@ REDUCED = {
     'val_dataloader.dataset.pipeline.1.scale': '(384,256)',
     'model.train_cfg.rpn_proposal.max_per_img': 100,
     'model.test_cfg.rpn.max_per_img': 100,
+    # After a dozen iterations no score is high; the metrics want some boxes all the same.
+    'model.test_cfg.rcnn.score_thr': 0.001,
+    'val_dataloader.dataset.indices': 8,
     'param_scheduler.0.end': 4,
     'randomness.seed': 0,
 }
