@@ -108,6 +108,19 @@ def enable_lr_scaling(cfg: Config) -> None:
     cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=base / steps)
 
 
+def enable_tta(cfg: Config) -> None:
+    """Test with the config's test-time augmentation (for segmentation: scales and flips).
+
+    Raises:
+        ValueError: If the config has none.
+    """
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise ValueError(f'--tta needs {key} in the config')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
 def process_count(launcher: str) -> int:
     """Tell how many processes ``launcher`` has started, from their environment."""
     key = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
@@ -139,19 +152,6 @@ def set_effective_batch(cfg: Config, effective: int, processes: int) -> None:
     for hook in cfg.get('custom_hooks') or []:
         if str(hook.get('type')).split('.')[-1] == 'EMAHook':
             hook.interval = steps
-
-
-def enable_tta(cfg: Config) -> None:
-    """Test with the config's test-time augmentation (for segmentation: scales and flips).
-
-    Raises:
-        ValueError: If the config has none.
-    """
-    for key in ('tta_model', 'tta_pipeline'):
-        if key not in cfg:
-            raise ValueError(f'--tta needs {key} in the config')
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def prepare(cfg: Config, launcher: str = 'none') -> None:
