@@ -203,8 +203,10 @@ def _draw_into(cfg: Config, folder: str) -> None:
     if _is_detection(cfg):
         # There pictures have the names of the images only in a folder given to the hook.
         hook.update(test_out_dir=str(Path(folder).absolute()))
-    # Only pictures go there, and right there: event files belong to training.
-    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', save_dir=folder, img_save_dir='.')]
+    # Only pictures go there: event files belong to training, the config to the work folder.
+    cfg.visualizer.vis_backends = [
+        dict(type='LocalVisBackend', img_save_dir=str(Path(folder).absolute()))
+    ]
 
 
 def _write_predictions(cfg: Config, out: str) -> None:
