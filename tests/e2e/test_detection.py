@@ -384,8 +384,8 @@ def test_cascade_with_slak_t_on_real_images(real, tmp_path):
 @pytest.mark.slow
 def test_faster_rcnn_with_slak_t_on_real_images(real, tmp_path):
     config = reduced(str(ROOT / 'configs/faster_rcnn_slak_t_voc.py'), tmp_path, BCCD)
-    # The recipe's rate is for a pre-trained network; from scratch a few images have to do.
-    options = {'optim_wrapper.optimizer.lr': 5e-4, 'train_dataloader.dataset.indices': 4}
+    # The recipe's rate is for a pre-trained network.
+    options = {'optim_wrapper.optimizer.lr': 1e-3}
     call(
         'train', config, work_dir=tmp_path / 'w', data_root=real / 'VOCdevkit', **REDUCED, **options
     )
