@@ -384,14 +384,14 @@ def test_cascade_with_slak_t_on_real_images(real, tmp_path):
 @pytest.mark.slow
 def test_faster_rcnn_with_slak_t_on_real_images(real, tmp_path):
     config = reduced(str(ROOT / 'configs/faster_rcnn_slak_t_voc.py'), tmp_path, BCCD)
+    options = dict(REDUCED)
     # The recipe's rate is for a pre-trained network.
-    options = {'optim_wrapper.optimizer.lr': 1e-3}
-    call(
-        'train', config, work_dir=tmp_path / 'w', data_root=real / 'VOCdevkit', **REDUCED, **options
-    )
+    options.update({'optim_wrapper.optimizer.lr': 3e-4, 'train_dataloader.num_batch_per_epoch': 40})
+    call('train', config, work_dir=tmp_path / 'w', data_root=real / 'VOCdevkit', **options)
     values = losses(tmp_path / 'w')
-    assert len(values) == 12 and all(map(math.isfinite, values))
-    assert mean(values[-4:]) < 0.9 * mean(values[:4])
+    assert len(values) == 40 and all(map(math.isfinite, values))
+    # The first proposals hold no objects; once they do the loss jumps, and falls from there.
+    assert mean(values[-8:]) < 0.9 * mean(values[8:16])
     assert 'pascal_voc_area/mAP' in log(tmp_path / 'w') and '| Platelets' in log(tmp_path / 'w')
 
 
