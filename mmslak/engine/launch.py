@@ -9,6 +9,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from ..datasets.checks import check_datasets, read_categories
@@ -163,11 +164,17 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     log.info(f'Config, environment and full log: {runner.log_dir}')
     for note in notes:
         log.warning(note)
-    if task == 'train':
-        _warn_untrained_backbone(cfg, log)
-        runner.train()
-        return _report_training(runner, log)
-    return _report_test(args, runner.test(), log, _is_detection(cfg))
+    try:
+        if task == 'train':
+            _warn_untrained_backbone(cfg, log)
+            runner.train()
+            return _report_training(runner, log)
+        return _report_test(args, runner.test(), log, _is_detection(cfg))
+    finally:
+        # Left to the end of the process, the group's threads can outlive what they use, and
+        # a run that did all of its work then ends in an abort.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _require_file(path: str) -> None:
