@@ -1,0 +1,192 @@
+"""The CPU kernels of ``depthwise.cpp``: compiled on first use, then called with plain pointers.
+
+Nothing is built at installation. The first call compiles the file for this processor, which
+takes about a second, and keeps the library in ``~/.cache/mmslak`` (``XDG_CACHE_HOME`` moves it)
+under a name made of the source, the compiler and the processor.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+_SOURCE = Path(__file__).with_name('depthwise.cpp')
+_COMPILERS = ('g++', 'clang++', 'c++')
+_FLAGS = ('-std=c++17', '-O3', '-shared', '-fPIC', '-fno-exceptions', '-fno-rtti')
+_SUFFIX = {torch.float32: 'float', torch.float64: 'double'}
+#: Multiply-adds under which waking another thread costs more than it brings.
+_SMALL = 1 << 19
+
+
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
+) -> Tensor:
+    """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, in float32 or float64.
+
+    Args:
+        x (Tensor): Maps of shape (N, C, H, W), any strides.
+        weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
+        bias (Tensor, optional): Of shape (C,).
+        add_to (Tensor, optional): Dense, of the shape of ``x``; the result is added to it in
+            place.
+
+    Returns:
+        Tensor: ``add_to``, or a new tensor laid out in memory as ``x``.
+    """
+    weight = weight.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    out = torch.empty_like(x) if add_to is None else add_to
+    if out.numel():
+        _call(
+            'forward', x, weight.shape[-2:],
+            *_strided(x), _pointer(weight), _pointer(bias), *_strided(out),
+            ctypes.c_int(add_to is not None),
+        )  # fmt: skip
+    return out
+
+
+def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+    """Carry ``grad`` (N, C, H, W) back to the kernels, of shape (C, 1, kh, kw)."""
+    if not x.numel():
+        return x.new_zeros(x.shape[1], 1, *kernel_size)
+    out = x.new_empty(x.shape[1], 1, *kernel_size)
+    _call('gradient', x, kernel_size, *_strided(x), *_strided(grad), _pointer(out))
+    return out
+
+
+def available() -> bool:
+    """Tell whether the kernels can be used; compiles them where that was not done yet."""
+    return _library() is not None
+
+
+def _call(task: str, x: Tensor, kernel_size: tuple[int, int], *arguments) -> None:
+    # A sum over the whole map in one thread; a product of two sizes cannot overflow here.
+    work = x.numel() * kernel_size[0] * kernel_size[1]
+    threads = 1 if work < _SMALL else torch.get_num_threads()
+    failed = getattr(_library(), f'mmslak_{task}_{_SUFFIX[x.dtype]}')(
+        _integers(x.shape), _integers(kernel_size), *arguments,
+        ctypes.c_int64(threads), _Threads.parallel,
+    )  # fmt: skip
+    if failed:
+        raise MemoryError('the depth-wise convolution could not allocate its working memory')
+
+
+def _integers(values) -> ctypes.Array:
+    return (ctypes.c_int64 * len(values))(*values)
+
+
+def _pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _strided(tensor: Tensor) -> tuple[ctypes.c_void_p, ctypes.Array]:
+    return _pointer(tensor), _integers(tensor.stride())
+
+
+class _Threads:
+    """How PyTorch's own OpenMP runtime is asked to run a function on a team of threads.
+
+    With a second runtime, its threads and PyTorch's would wait for work on the same cores.
+    """
+
+    parallel = None
+
+    @classmethod
+    def find(cls) -> None:
+        for name in ('libtorch_cpu.so', 'libtorch_cpu.dylib'):
+            file = Path(torch.__file__).parent / 'lib' / name
+            if torch.backends.openmp.is_available() and file.is_file():
+                # Looked up in this library and all that it is linked with. LLVM's runtime has
+                # the function of GCC's too.
+                function = getattr(ctypes.CDLL(str(file)), 'GOMP_parallel', None)
+                cls.parallel = ctypes.cast(function, ctypes.c_void_p) if function else None
+
+    @classmethod
+    def forget(cls) -> None:
+        # The threads of the parent do not exist in a forked child, and waiting for them is
+        # for ever.
+        cls.parallel = None
+
+
+os.register_at_fork(after_in_child=_Threads.forget)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    compiler = _compiler()
+    if compiler is None:
+        _without(f'no C++ compiler was found ({", ".join(_COMPILERS)}, or what CXX names)')
+        return None
+    try:
+        library = ctypes.CDLL(str(_compiled(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = getattr(error, 'stderr', None) or str(error)
+        _without(f'{compiler} could not compile them: {reason.strip()[-300:]}')
+        return None
+    _Threads.find()
+    return library
+
+
+def _without(reason: str) -> None:
+    print_log(
+        f'Large kernels run without the compiled CPU kernels, several times slower: {reason}',
+        'current',
+        logging.WARNING,
+    )
+
+
+def _compiler() -> str | None:
+    asked = os.environ.get('CXX')
+    return next(filter(None, map(shutil.which, [asked] if asked else _COMPILERS)), None)
+
+
+def _compiled(compiler: str) -> Path:
+    """Return the library for this processor, compiled unless it is in the cache."""
+    machine = platform.machine()
+    native = '-mcpu=native' if machine in ('aarch64', 'arm64') else '-march=native'
+    command = [compiler, *_FLAGS, native]
+    made_of = [_SOURCE.read_bytes(), ' '.join(command), _processor(), os.stat(compiler).st_mtime]
+    digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmslak' / 'ops'
+    file = cache / f'depthwise-{machine}-{digest}.so'
+    if file.is_file():
+        return file
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(dir=cache)
+    except OSError:
+        # A home that cannot be written to: compile for this process alone.
+        folder = tempfile.mkdtemp(prefix='mmslak-')
+        file = Path(folder) / file.name
+    fresh = Path(folder) / 'fresh.so'
+    try:
+        subprocess.run(
+            [*command, '-o', str(fresh), str(_SOURCE)],
+            check=True, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        # In one step: another process may be doing, or be reading, the same.
+        fresh.replace(file)
+    finally:
+        if Path(folder) != file.parent:
+            shutil.rmtree(folder, ignore_errors=True)
+    return file
+
+
+def _processor() -> str:
+    """What the processor can do, as far as the system tells."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    kinds = ('model name', 'flags', 'Features', 'CPU implementer', 'CPU part')
+    return '\n'.join(sorted({line for line in lines if line.startswith(kinds)}))

@@ -1,0 +1,432 @@
+// Depth-wise convolution with large kernels, stride 1 and "same" zero padding, for CPUs.
+//
+// A vector holds one position of as many channels as fit, so nothing is shuffled inside a
+// vector and any padding can be left out. The map is copied, a few lines at a time, into a
+// scratch tile of such vectors (the same copy turns the map where the kernel is tall: the long
+// side of the kernel always runs along the lines of a tile). There one loop does everything:
+//
+//     out[t] += sum_u  s[u] * v[u + t],    t = 0 .. P - 1, all of out in registers.
+//
+// Forward, s is a row of the kernel, v the line of the map under it and out are neighbouring
+// outputs. For the gradient of the kernel, s is a line of the gradient, v a line of the map and
+// out are neighbouring taps. The gradient of the map is the forward with the kernel turned by
+// 180 degrees.
+//
+// No header of PyTorch, no C++ runtime and no OpenMP is needed: the caller hands over the
+// function of the OpenMP runtime which PyTorch itself runs on, so both share one set of threads.
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define VECTOR_BYTES 32
+#else
+#define VECTOR_BYTES 16
+#endif
+
+// Registers of out: as many as leave room for s and v. 7 divides the sides of ImageNet's maps.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int64_t kBlock = 14;
+#else
+constexpr int64_t kBlock = 7;
+#endif
+
+// A tile of lines should stay in the second level cache beside what is read and written.
+constexpr int64_t kTileBytes = 256 * 1024;
+// Partial sums of the gradient of the kernel: enough for many threads. Their number depends on
+// the shapes alone, so that the result does not depend on the number of threads.
+constexpr int64_t kPartials = 64;
+
+typedef void (*ParallelFn)(void (*)(void *), void *, unsigned, unsigned);
+
+namespace {
+
+template <typename T>
+struct Vec;
+template <>
+struct Vec<float> {
+  typedef float type __attribute__((vector_size(VECTOR_BYTES)));
+};
+template <>
+struct Vec<double> {
+  typedef double type __attribute__((vector_size(VECTOR_BYTES)));
+};
+
+int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// A map (N, C, lines, length) with strides in elements: rows or columns are the lines.
+template <typename T>
+struct Map {
+  T *data;
+  int64_t n, c, line, along;
+};
+
+template <typename T>
+struct Problem {
+  typedef typename Vec<T>::type V;
+  static constexpr int64_t lanes = VECTOR_BYTES / sizeof(T);
+
+  int64_t images, channels, lines, length;  // of the map
+  int64_t rows, taps;                       // of the kernel: rows across lines, taps along them
+  Map<const T> x;
+  Map<const T> grad;    // gradient of the kernel only
+  Map<T> y;             // forward only
+  const T *bias;        // forward only, or null
+  int accumulate;       // forward only: add to y
+  V *kernel;            // [channel blocks][rows][taps], packed
+  V *partial;           // [groups][channel blocks][rows][taps]
+  int64_t groups;       // of slices; a slice is a chunk of lines of one image
+  int64_t chunk;        // lines in a chunk
+  int64_t next;         // the next piece of work that no thread has taken
+  int failed;
+
+  int64_t channel_blocks() const { return ceil_div(channels, lanes); }
+  int64_t chunks() const { return ceil_div(lines, chunk); }
+  int64_t half_rows() const { return rows / 2; }
+  int64_t half_taps() const { return taps / 2; }
+  // What is split evenly into blocks of at most kBlock: outputs of a line, taps of a row.
+  int64_t block(int64_t extent) const { return ceil_div(extent, ceil_div(extent, kBlock)); }
+};
+
+template <typename V, int P>
+inline void correlate(V *out, const V *s, int64_t s_step, const V *v, int64_t v_step,
+                      int64_t lines, int64_t count) {
+  V sum[P];
+  for (int t = 0; t < P; ++t) sum[t] = out[t];
+  for (int64_t i = 0; i < lines; ++i, s += s_step, v += v_step) {
+    for (int64_t u = 0; u < count; ++u) {
+      const V a = s[u];
+#pragma GCC unroll 16
+      for (int t = 0; t < P; ++t) sum[t] += a * v[u + t];
+    }
+  }
+  for (int t = 0; t < P; ++t) out[t] = sum[t];
+}
+
+// out has `width` vectors, 1 to kBlock of them.
+template <typename V>
+void correlate(V *out, int64_t width, const V *s, int64_t s_step, const V *v, int64_t v_step,
+               int64_t lines, int64_t count) {
+  switch (width) {
+#define CASE(P)                                               \
+  case P:                                                     \
+    correlate<V, P>(out, s, s_step, v, v_step, lines, count); \
+    break;
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7)
+#if defined(__AVX512F__) || defined(__aarch64__)
+    CASE(8) CASE(9) CASE(10) CASE(11) CASE(12) CASE(13) CASE(14)
+#endif
+#undef CASE
+  }
+}
+
+// Copy lines [first, last) of the channels from c on into tile[line - first][position]; lanes of
+// channels that do not exist stay as they are. `pitch` is the distance of the lines of the tile.
+template <typename T>
+void pack(const Problem<T> &p, const Map<const T> &map, int64_t n, int64_t c, int64_t first,
+          int64_t last, typename Vec<T>::type *tile, int64_t pitch) {
+  constexpr int64_t lanes = Problem<T>::lanes;
+  const int64_t width = min(lanes, p.channels - c);
+  const T *source = map.data + n * map.n + c * map.c;
+  T *target = reinterpret_cast<T *>(tile);
+  if (map.c == 1) {
+    for (int64_t line = first; line < last; ++line) {
+      const T *from = source + line * map.line;
+      T *to = target + (line - first) * pitch * lanes;
+      if (width == lanes) {
+        for (int64_t i = 0; i < p.length; ++i)
+          memcpy(to + i * lanes, from + i * map.along, sizeof(T) * lanes);
+      } else {
+        for (int64_t i = 0; i < p.length; ++i)
+          for (int64_t k = 0; k < width; ++k) to[i * lanes + k] = from[i * map.along + k];
+      }
+    }
+    return;
+  }
+  for (int64_t k = 0; k < width; ++k) {
+    const T *from = source + k * map.c;
+    if (map.along <= map.line) {
+      for (int64_t line = first; line < last; ++line)
+        for (int64_t i = 0; i < p.length; ++i)
+          target[((line - first) * pitch + i) * lanes + k] = from[line * map.line + i * map.along];
+    } else {
+      for (int64_t i = 0; i < p.length; ++i)
+        for (int64_t line = first; line < last; ++line)
+          target[((line - first) * pitch + i) * lanes + k] = from[line * map.line + i * map.along];
+    }
+  }
+}
+
+// Write tile[line - first][position] to y, with bias, added to what is there where asked for.
+template <typename T>
+void unpack(const Problem<T> &p, int64_t n, int64_t c, int64_t first, int64_t last,
+            const typename Vec<T>::type *tile) {
+  constexpr int64_t lanes = Problem<T>::lanes;
+  const int64_t width = min(lanes, p.channels - c);
+  const Map<T> &y = p.y;
+  T *target = y.data + n * y.n + c * y.c;
+  const T *source = reinterpret_cast<const T *>(tile);
+  if (y.c == 1) {
+    for (int64_t line = first; line < last; ++line) {
+      for (int64_t i = 0; i < p.length; ++i) {
+        T *to = target + line * y.line + i * y.along;
+        const T *from = source + ((line - first) * p.length + i) * lanes;
+        if (width < lanes || p.accumulate) {
+          for (int64_t k = 0; k < width; ++k) to[k] = p.accumulate ? to[k] + from[k] : from[k];
+        } else {
+          memcpy(to, from, sizeof(T) * lanes);
+        }
+      }
+    }
+    return;
+  }
+  const bool by_line = y.along <= y.line;
+  const int64_t outer = by_line ? last - first : p.length;
+  const int64_t inner = by_line ? p.length : last - first;
+  const int64_t outer_to = by_line ? y.line : y.along, inner_to = by_line ? y.along : y.line;
+  const int64_t outer_from = by_line ? p.length : 1, inner_from = by_line ? 1 : p.length;
+  for (int64_t k = 0; k < width; ++k) {
+    T *start = target + k * y.c + first * y.line;
+    for (int64_t a = 0; a < outer; ++a) {
+      T *to = start + a * outer_to;
+      const T *from = source + a * outer_from * lanes + k;
+      if (p.accumulate) {
+        for (int64_t b = 0; b < inner; ++b) to[b * inner_to] += from[b * inner_from * lanes];
+      } else {
+        for (int64_t b = 0; b < inner; ++b) to[b * inner_to] = from[b * inner_from * lanes];
+      }
+    }
+  }
+}
+
+template <typename T>
+typename Vec<T>::type *allocate(int64_t vectors) {
+  void *memory = nullptr;
+  if (posix_memalign(&memory, VECTOR_BYTES, max(vectors, 1) * VECTOR_BYTES)) return nullptr;
+  return static_cast<typename Vec<T>::type *>(memory);
+}
+
+template <typename T>
+int64_t take(Problem<T> &p) {
+  return __atomic_fetch_add(&p.next, 1, __ATOMIC_RELAXED);
+}
+
+// Forward. A piece of work is a chunk of lines of one image and block of channels.
+template <typename T>
+void forward_worker(void *data) {
+  typedef typename Vec<T>::type V;
+  Problem<T> &p = *static_cast<Problem<T> *>(data);
+  const int64_t block = p.block(p.length), pad = block - 1, pitch = p.length + 2 * pad;
+  const int64_t blocks = p.channel_blocks(), chunks = p.chunks();
+  const int64_t tile_lines = min(p.lines, p.chunk + p.rows - 1);
+  V *tile = allocate<T>(tile_lines * pitch), *out = allocate<T>(p.chunk * p.length);
+  if (!tile || !out) {
+    p.failed = 1;
+    free(tile);
+    free(out);
+    return;
+  }
+  // The margins are never written again.
+  memset(tile, 0, tile_lines * pitch * sizeof(V));
+  for (int64_t work; (work = take(p)) < p.images * blocks * chunks;) {
+    const int64_t n = work / (blocks * chunks), b = work / chunks % blocks;
+    const int64_t first = work % chunks * p.chunk, last = min(p.lines, first + p.chunk);
+    const int64_t from = max(0, first - p.half_rows());
+    const int64_t to = min(p.lines, last + p.half_rows());
+    const V *kernel = p.kernel + b * p.rows * p.taps;
+    V bias = {};
+    if (p.bias) {
+      for (int64_t k = 0; k < min(p.lanes, p.channels - b * p.lanes); ++k)
+        bias[k] = p.bias[b * p.lanes + k];
+    }
+    pack(p, p.x, n, b * p.lanes, from, to, tile + pad, pitch);
+    for (int64_t line = first; line < last; ++line) {
+      const int64_t top = max(0, p.half_rows() - line);
+      const int64_t bottom = min(p.rows, p.lines + p.half_rows() - line);
+      for (int64_t start = 0; start < p.length;) {
+        const int64_t width = min(block, p.length - start);
+        // Taps that fall outside the line for all of the block are left out.
+        const int64_t left = max(0, p.half_taps() - start - width + 1);
+        const int64_t right = min(p.taps, p.length + p.half_taps() - start);
+        V *sums = out + (line - first) * p.length + start;
+        for (int64_t t = 0; t < width; ++t) sums[t] = bias;
+        correlate(sums, width, kernel + top * p.taps + left, p.taps,
+                  tile + (line + top - p.half_rows() - from) * pitch + pad + start + left -
+                      p.half_taps(),
+                  pitch, bottom - top, right - left);
+        start += width;
+      }
+    }
+    unpack(p, n, b * p.lanes, first, last, out);
+  }
+  free(tile);
+  free(out);
+}
+
+// Gradient of the kernel. A piece of work is a group of slices and a block of channels.
+template <typename T>
+void gradient_worker(void *data) {
+  typedef typename Vec<T>::type V;
+  Problem<T> &p = *static_cast<Problem<T> *>(data);
+  const int64_t block = p.block(p.taps), pad = block - 1, pitch = p.length + 2 * pad;
+  const int64_t blocks = p.channel_blocks(), slices = p.images * p.chunks();
+  const int64_t tile_lines = min(p.lines, p.chunk + p.rows - 1);
+  V *tile = allocate<T>(tile_lines * pitch), *grad = allocate<T>(p.chunk * p.length);
+  if (!tile || !grad) {
+    p.failed = 1;
+    free(tile);
+    free(grad);
+    return;
+  }
+  memset(tile, 0, tile_lines * pitch * sizeof(V));
+  // Whatever stands in lanes of channels that do not exist is computed with, slowly if denormal.
+  memset(grad, 0, p.chunk * p.length * sizeof(V));
+  for (int64_t work; (work = take(p)) < p.groups * blocks;) {
+    const int64_t group = work / blocks, b = work % blocks;
+    V *sums = p.partial + work * p.rows * p.taps;
+    memset(sums, 0, p.rows * p.taps * sizeof(V));
+    const int64_t end = (group + 1) * slices / p.groups;
+    for (int64_t slice = group * slices / p.groups; slice < end; ++slice) {
+      const int64_t n = slice / p.chunks();
+      const int64_t first = slice % p.chunks() * p.chunk, last = min(p.lines, first + p.chunk);
+      const int64_t from = max(0, first - p.half_rows());
+      const int64_t to = min(p.lines, last + p.half_rows());
+      pack(p, p.x, n, b * p.lanes, from, to, tile + pad, pitch);
+      pack(p, p.grad, n, b * p.lanes, first, last, grad, p.length);
+      for (int64_t row = 0; row < p.rows; ++row) {
+        const int64_t top = max(first, p.half_rows() - row);
+        const int64_t bottom = min(last, p.lines + p.half_rows() - row);
+        if (top >= bottom) continue;
+        for (int64_t start = 0; start < p.taps;) {
+          const int64_t width = min(block, p.taps - start);
+          const int64_t left = max(0, p.half_taps() - start - width + 1);
+          const int64_t right = min(p.length, p.length + p.half_taps() - start);
+          if (left < right) {
+            correlate(sums + row * p.taps + start, width, grad + (top - first) * p.length + left,
+                      p.length,
+                      tile + (top + row - p.half_rows() - from) * pitch + pad + left + start -
+                          p.half_taps(),
+                      pitch, bottom - top, right - left);
+          }
+          start += width;
+        }
+      }
+    }
+  }
+  free(tile);
+  free(grad);
+}
+
+// Between (C, rows, taps) in memory, or (C, taps, rows) where turned, and the packed kernel.
+template <typename T, typename Copy>
+void each_weight(const Problem<T> &p, int turned, Copy copy) {
+  for (int64_t c = 0; c < p.channels; ++c) {
+    const int64_t base = c / p.lanes * p.rows * p.taps;
+    for (int64_t i = 0; i < p.rows; ++i)
+      for (int64_t j = 0; j < p.taps; ++j)
+        copy(c * p.rows * p.taps + (turned ? j * p.rows + i : i * p.taps + j),
+             (base + i * p.taps + j) * p.lanes + c % p.lanes);
+  }
+}
+
+template <typename T>
+void run(void (*worker)(void *), Problem<T> &p, int64_t threads, ParallelFn parallel) {
+  p.next = 0;
+  if (parallel && threads > 1)
+    parallel(worker, &p, static_cast<unsigned>(threads), 0);
+  else
+    worker(&p);
+}
+
+template <typename T>
+Problem<T> make_problem(const int64_t *shape, const int64_t *kernel, const T *x,
+                        const int64_t *x_stride, int turned) {
+  Problem<T> p = {};
+  p.images = shape[0];
+  p.channels = shape[1];
+  p.lines = shape[turned ? 3 : 2];
+  p.length = shape[turned ? 2 : 3];
+  p.rows = kernel[turned ? 1 : 0];
+  p.taps = kernel[turned ? 0 : 1];
+  p.x = {x, x_stride[0], x_stride[1], x_stride[turned ? 3 : 2], x_stride[turned ? 2 : 3]};
+  return p;
+}
+
+template <typename T>
+int64_t lines_of_a_tile(const Problem<T> &p, int64_t pitch) {
+  const int64_t fitting = kTileBytes / (pitch * VECTOR_BYTES);
+  // At least as many new lines as are read only for their neighbours' sake.
+  return max(1, min(p.lines, max(fitting - p.rows + 1, p.rows - 1)));
+}
+
+template <typename T>
+int forward(const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,
+            const T *weight, const T *bias, T *y, const int64_t *y_stride, int accumulate,
+            int64_t threads, ParallelFn parallel) {
+  const int turned = kernel[0] > kernel[1];
+  Problem<T> p = make_problem(shape, kernel, x, x_stride, turned);
+  p.y = {y, y_stride[0], y_stride[1], y_stride[turned ? 3 : 2], y_stride[turned ? 2 : 3]};
+  p.bias = bias;
+  p.accumulate = accumulate;
+  p.chunk = lines_of_a_tile(p, p.length + 2 * (p.block(p.length) - 1));
+  const int64_t pieces = p.images * p.channel_blocks();
+  // Small pieces of work keep all threads busy to the end; the result does not depend on them.
+  if (pieces < 4 * threads)
+    p.chunk = max(min(p.chunk, p.rows), min(p.chunk, ceil_div(p.lines * pieces, 4 * threads)));
+  const int64_t size = p.channel_blocks() * p.rows * p.taps;
+  p.kernel = allocate<T>(size);
+  if (!p.kernel) return 1;
+  memset(p.kernel, 0, size * VECTOR_BYTES);
+  T *packed = reinterpret_cast<T *>(p.kernel);
+  each_weight(p, turned, [&](int64_t from, int64_t to) { packed[to] = weight[from]; });
+  run(forward_worker<T>, p, threads, parallel);
+  free(p.kernel);
+  return p.failed;
+}
+
+template <typename T>
+int gradient(const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,
+             const T *grad, const int64_t *grad_stride, T *result, int64_t threads,
+             ParallelFn parallel) {
+  const int turned = kernel[0] > kernel[1];
+  Problem<T> p = make_problem(shape, kernel, x, x_stride, turned);
+  p.grad = {grad, grad_stride[0], grad_stride[1], grad_stride[turned ? 3 : 2],
+            grad_stride[turned ? 2 : 3]};
+  p.chunk = lines_of_a_tile(p, 2 * p.length + 2 * (p.block(p.taps) - 1));
+  const int64_t blocks = p.channel_blocks(), size = blocks * p.rows * p.taps;
+  p.groups = min(p.images * p.chunks(), ceil_div(kPartials, blocks));
+  p.partial = allocate<T>(p.groups * size);
+  if (!p.partial) return 1;
+  run(gradient_worker<T>, p, threads, parallel);
+  for (int64_t g = 1; g < p.groups; ++g)
+    for (int64_t i = 0; i < size; ++i) p.partial[i] += p.partial[g * size + i];
+  const T *packed = reinterpret_cast<const T *>(p.partial);
+  each_weight(p, turned, [&](int64_t to, int64_t from) { result[to] = packed[from]; });
+  free(p.partial);
+  return p.failed;
+}
+
+}  // namespace
+
+#define EXPORT(NAME, T)                                                                           \
+  extern "C" int mmslak_forward_##NAME(                                                           \
+      const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,           \
+      const T *weight, const T *bias, T *y, const int64_t *y_stride, int accumulate,              \
+      int64_t threads, ParallelFn parallel) {                                                     \
+    return forward<T>(shape, kernel, x, x_stride, weight, bias, y, y_stride, accumulate, threads, \
+                      parallel);                                                                  \
+  }                                                                                               \
+  extern "C" int mmslak_gradient_##NAME(                                                          \
+      const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,           \
+      const T *grad, const int64_t *grad_stride, T *result, int64_t threads,                      \
+      ParallelFn parallel) {                                                                      \
+    return gradient<T>(shape, kernel, x, x_stride, grad, grad_stride, result, threads, parallel); \
+  }
+
+EXPORT(float, float)
+EXPORT(double, double)

@@ -1,0 +1,324 @@
+"""The operator: depth-wise convolution with large kernels, on any device, differentiable.
+
+It is registered with PyTorch as ``mmslak::depthwise_conv2d``, a sum of depth-wise convolutions of
+one input. Its gradient with respect to the input is the same operator with kernels turned by 180
+degrees; that with respect to a kernel is ``mmslak::depthwise_conv2d_weight_gradient``, which is
+bilinear, so that gradients of any order are made of the two.
+"""
+
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import cpp, pytorch, triton_kernels
+
+#: Names for ``implementation``: ``auto`` picks by device and shape, ``native`` is PyTorch's
+#: convolution, ``pytorch`` is made of PyTorch's operators, ``cpp`` is compiled for this CPU on
+#: first use, ``triton`` runs on GPUs.
+IMPLEMENTATIONS = ('auto', 'native', 'pytorch', 'cpp', 'triton')
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, implementation: str = 'auto'
+) -> Tensor:
+    """Convolve each channel with a kernel of its own, stride 1, "same" zero padding.
+
+    Works under autocast, ``torch.compile`` and ``torch.export``, with activation checkpointing
+    and for gradients of any order. Forward-mode derivatives and ``torch.func.vmap`` need
+    ``implementation='native'``. On a CPU the result is the same, bit for bit, every time and for
+    any number of threads.
+
+    Args:
+        x (Tensor): Maps of shape (N, C, H, W), any strides.
+        weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
+        bias (Tensor, optional): Of shape (C,).
+        implementation (str): One of :data:`IMPLEMENTATIONS`; the environment variable
+            ``MMSLAK_DEPTHWISE`` stands for ``auto``.
+
+    Returns:
+        Tensor: Shape (N, C, H, W), laid out in memory as ``x``.
+
+    Raises:
+        ValueError: For an unknown implementation, one that cannot run on this device, or
+            tensors of other shapes, dtypes or devices than these.
+    """
+    return _sum_of_convolutions(x, [weight], bias, implementation)
+
+
+def decomposed_conv2d(
+    x: Tensor,
+    tall: Tensor,
+    wide: Tensor,
+    small: Tensor | None = None,
+    bias: Tensor | None = None,
+    implementation: str = 'auto',
+) -> Tensor:
+    """Sum the convolutions with an M x N, an N x M and an N x N kernel (paper, section 4).
+
+    The small kernel is added to the middle of the tall one, so that two convolutions are left.
+
+    Args:
+        x (Tensor): Maps of shape (N, C, H, W).
+        tall (Tensor): Shape (C, 1, M, N).
+        wide (Tensor): Shape (C, 1, N, M).
+        small (Tensor, optional): Shape (C, 1, N, N), or any that fits inside ``tall``.
+        bias (Tensor, optional): Of shape (C,).
+        implementation (str): As for :func:`depthwise_conv2d`.
+
+    Returns:
+        Tensor: Shape (N, C, H, W), laid out in memory as ``x``.
+
+    Raises:
+        ValueError: As :func:`depthwise_conv2d`, and if ``small`` does not fit.
+    """
+    if small is not None:
+        tall = add_centred(tall, small)
+    return _sum_of_convolutions(x, [tall, wide], bias, implementation)
+
+
+def add_centred(weight: Tensor, small: Tensor) -> Tensor:
+    """Add kernels (C, 1, n, m) to the middle of larger ones (C, 1, N, M)."""
+    high, broad = (a - b for a, b in zip(weight.shape[-2:], small.shape[-2:], strict=True))
+    if high < 0 or broad < 0:
+        raise ValueError(
+            f'a kernel of {tuple(small.shape[-2:])} does not fit inside one of '
+            f'{tuple(weight.shape[-2:])}'
+        )
+    return weight + F.pad(small, (broad // 2, broad // 2, high // 2, high // 2))
+
+
+def _check_name(implementation: str, where: str = 'implementation') -> str:
+    if implementation not in IMPLEMENTATIONS:
+        allowed = ', '.join(map(repr, IMPLEMENTATIONS))
+        raise ValueError(f'{where} must be one of {allowed}, got {implementation!r}')
+    return implementation
+
+
+#: What ``auto`` stands for in this process.
+_DEFAULT = _check_name(os.environ.get('MMSLAK_DEPTHWISE', 'auto'), 'MMSLAK_DEPTHWISE')
+
+
+def _sum_of_convolutions(
+    x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str
+) -> Tensor:
+    _check_name(implementation)
+    if implementation == 'auto':
+        implementation = _DEFAULT
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
+        weights = [weight.to(dtype) for weight in weights]
+    _check_tensors(x, weights, bias)
+    if implementation == 'native':
+        # Not through the operator: this is the way back to PyTorch, all of it.
+        return _native(x, weights, bias)
+    return torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
+
+
+def _check_tensors(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> None:
+    if x.dim() != 4:
+        raise ValueError(f'x must have shape (N, C, H, W), got {tuple(x.shape)}')
+    channels = x.shape[1]
+    for weight in weights:
+        if weight.dim() != 4 or weight.shape[0] != channels or weight.shape[1] != 1:
+            raise ValueError(
+                f'weight must have shape ({channels}, 1, kh, kw) for {channels} channels, got '
+                f'{tuple(weight.shape)}'
+            )
+        if weight.shape[2] % 2 == 0 or weight.shape[3] % 2 == 0:
+            raise ValueError(
+                f'kernels must be odd ("same" padding), got {tuple(weight.shape[-2:])}'
+            )
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(f'bias must have shape ({channels},), got {tuple(bias.shape)}')
+    if not x.is_floating_point():
+        raise ValueError(f'x must hold floating-point numbers, got {x.dtype}')
+    for tensor in (*weights, *(() if bias is None else (bias,))):
+        if tensor.dtype != x.dtype or tensor.device != x.device:
+            raise ValueError(
+                f'weight and bias must be of the dtype and on the device of x, {x.dtype} on '
+                f'{x.device}, got {tensor.dtype} on {tensor.device}'
+            )
+
+
+def _native(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
+    out = None
+    for weight in weights:
+        padding = (weight.shape[-2] // 2, weight.shape[-1] // 2)
+        one = F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
+        out, bias = one if out is None else out + one, None
+    return out
+
+
+class _Native:
+    """PyTorch's convolution with the interface of the other implementations."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
+    ) -> Tensor:
+        out = _native(x, [weight], bias)
+        return out if add_to is None else add_to.add_(out)
+
+    @staticmethod
+    def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+        padding = [kernel_size[0] // 2, kernel_size[1] // 2]
+        weight = x.new_empty(x.shape[1], 1, *kernel_size)
+        return torch.ops.aten.convolution_backward(
+            grad, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], x.shape[1],
+            [False, True, False],
+        )[1]  # fmt: skip
+
+
+_MODULES = {'native': _Native, 'pytorch': pytorch, 'cpp': cpp, 'triton': triton_kernels}
+
+
+def choose(x: Tensor, kernel_size: tuple[int, int]) -> str:
+    """Name the implementation that ``auto`` stands for, by device, dtype and shape.
+
+    Args:
+        x (Tensor): The map, of shape (N, C, H, W).
+        kernel_size (tuple[int, int]): Height and width of the kernel.
+
+    Returns:
+        str: ``native``, ``pytorch``, ``cpp`` or ``triton``.
+    """
+    if x.device.type == 'cuda':
+        fits = triton_kernels.available(x) and max(kernel_size) > 7
+        return 'triton' if fits else 'native'
+    if x.device.type != 'cpu':
+        return 'native'
+    if cpp.available():
+        return 'cpp'
+    return 'pytorch' if max(kernel_size) > 7 else 'native'
+
+
+def _implementation(x: Tensor, kernel_size: tuple[int, int], asked: str):
+    name = choose(x, kernel_size) if asked == 'auto' else asked
+    if name == 'cpp' and (x.device.type != 'cpu' or not cpp.available()):
+        raise ValueError(
+            "implementation='cpp' needs tensors on the CPU and a C++ compiler (g++, clang++ or "
+            "what CXX names); implementation='auto' runs everywhere"
+        )
+    if name == 'triton' and not triton_kernels.available(x):
+        raise ValueError(
+            "implementation='triton' needs Triton and tensors of float16, bfloat16 or float32 on "
+            "a CUDA device; implementation='auto' runs everywhere"
+        )
+    return _MODULES[name]
+
+
+def _widened(x: Tensor, implementation) -> bool:
+    """Whether an implementation computes half precision by way of float32."""
+    return implementation in (cpp, pytorch) and x.dtype in _HALF
+
+
+def _forward(x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str) -> Tensor:
+    modules = [_implementation(x, weight.shape[-2:], implementation) for weight in weights]
+    if any(_widened(x, module) for module in modules):
+        weights = [weight.float() for weight in weights]
+        bias = None if bias is None else bias.float()
+        return _laid_out(_forward(x.float(), weights, bias, implementation), x).to(x.dtype)
+    out = None
+    for module, weight in zip(modules, weights, strict=True):
+        out = _laid_out(module.forward(x, weight, bias, out), x)
+        bias = None
+    return out
+
+
+def _weight_gradient(
+    x: Tensor, grad: Tensor, height: int, width: int, implementation: str
+) -> Tensor:
+    module = _implementation(x, (height, width), implementation)
+    if _widened(x, module):
+        return module.weight_gradient(x.float(), grad.float(), (height, width)).to(x.dtype)
+    return module.weight_gradient(x, grad, (height, width)).contiguous()
+
+
+def _laid_out(out: Tensor, x: Tensor) -> Tensor:
+    """Give ``out`` the strides that are promised: those of ``torch.empty_like(x)``."""
+    like = torch.empty_like(x, device='meta', dtype=out.dtype)
+    if out.stride() == like.stride():
+        return out
+    return torch.empty_like(x, dtype=out.dtype).copy_(out)
+
+
+_library = torch.library.Library('mmslak', 'DEF')
+_library.define(
+    'depthwise_conv2d(Tensor x, Tensor[] weights, Tensor? bias, str implementation) -> Tensor'
+)
+_library.define(
+    'depthwise_conv2d_weight_gradient(Tensor x, Tensor grad, SymInt height, SymInt width, '
+    'str implementation) -> Tensor'
+)
+for _device in ('CPU', 'CUDA'):
+    _library.impl('depthwise_conv2d', _forward, _device)
+    _library.impl('depthwise_conv2d_weight_gradient', _weight_gradient, _device)
+
+
+@torch.library.register_fake('mmslak::depthwise_conv2d', lib=_library)
+def _(x, weights, bias, implementation):
+    return torch.empty_like(x)
+
+
+@torch.library.register_fake('mmslak::depthwise_conv2d_weight_gradient', lib=_library)
+def _(x, grad, height, width, implementation):
+    return x.new_empty(x.shape[1], 1, height, width)
+
+
+def _save(ctx, inputs, output) -> None:
+    x, weights, bias, ctx.implementation = inputs
+    ctx.save_for_backward(x, *weights)
+    ctx.has_bias = bias is not None
+
+
+def _backward(ctx, grad):
+    x, *weights = ctx.saved_tensors
+    needs_x, needs_weights, needs_bias, _ = ctx.needs_input_grad
+    x_grad = weight_grads = bias_grad = None
+    if needs_x:
+        turned = [weight.flip(2, 3) for weight in weights]
+        x_grad = torch.ops.mmslak.depthwise_conv2d(grad, turned, None, ctx.implementation)
+    if any(needs_weights):
+        weight_grads = [
+            torch.ops.mmslak.depthwise_conv2d_weight_gradient(
+                x, grad, *weight.shape[-2:], ctx.implementation
+            )
+            if needed
+            else None
+            for weight, needed in zip(weights, needs_weights, strict=True)
+        ]
+    if needs_bias:
+        bias_grad = grad.sum((0, 2, 3))
+    return x_grad, weight_grads, bias_grad, None
+
+
+def _save_for_second(ctx, inputs, output) -> None:
+    x, grad, _, _, ctx.implementation = inputs
+    ctx.save_for_backward(x, grad)
+
+
+def _second_backward(ctx, kernel):
+    # <kernel, weight_gradient(x, grad)> = <conv(x, kernel), grad>, linear in both.
+    x, grad = ctx.saved_tensors
+    x_grad = grad_grad = None
+    if ctx.needs_input_grad[0]:
+        turned = [kernel.flip(2, 3)]
+        x_grad = torch.ops.mmslak.depthwise_conv2d(grad, turned, None, ctx.implementation)
+    if ctx.needs_input_grad[1]:
+        grad_grad = torch.ops.mmslak.depthwise_conv2d(x, [kernel], None, ctx.implementation)
+    return x_grad, grad_grad, None, None, None
+
+
+torch.library.register_autograd(
+    'mmslak::depthwise_conv2d', _backward, setup_context=_save, lib=_library
+)
+torch.library.register_autograd(
+    'mmslak::depthwise_conv2d_weight_gradient',
+    _second_backward,
+    setup_context=_save_for_second,
+    lib=_library,
+)

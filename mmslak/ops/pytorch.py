@@ -1,0 +1,60 @@
+"""Depth-wise convolution from PyTorch's own operators, for CPUs without a compiler.
+
+PyTorch's convolution is fast for tall kernels only and slow in every backward pass. So wide
+kernels take the fast way through a transposition, and the gradient of the kernel is a batched
+matrix product: for a channel and a row i of the kernel, ``P = grad^T x_i`` over all lines of all
+images holds the product of every position p of the gradient with every position q of the map, and
+tap j is the sum of its diagonal q - p = j - kw // 2.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
+) -> Tensor:
+    """Convolve as :func:`mmslak.ops.depthwise_conv2d` does; ``add_to`` is changed in place."""
+    if weight.shape[-1] > weight.shape[-2]:
+        out = _convolve(x.mT.contiguous(), weight.mT.contiguous(), bias).mT
+    else:
+        out = _convolve(x, weight, bias)
+    return out if add_to is None else add_to.add_(out)
+
+
+def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+    """Carry ``grad`` (N, C, H, W) back to the kernels, of shape (C, 1, kh, kw)."""
+    rows, columns = kernel_size
+    if rows > columns:
+        return weight_gradient(x.mT, grad.mT, (columns, rows)).mT.contiguous()
+    images, channels, height, width = x.shape
+    out = x.new_zeros(channels, rows, columns)
+    if not x.numel():
+        return out.unsqueeze(1)
+    # (C, H, N, W): lines apart by whole rows of the map are apart by whole blocks in memory.
+    x, grad = (t.permute(1, 2, 0, 3).contiguous() for t in (x, grad))
+    for i in range(rows):
+        down = i - rows // 2
+        lines = height - abs(down)
+        if lines <= 0:
+            continue
+        g = grad[:, max(0, -down) :][:, :lines].reshape(channels, lines * images, width)
+        line = x[:, max(0, down) :][:, :lines].reshape(channels, lines * images, width)
+        out[:, i] = _diagonals(g.mT @ line, columns)
+    return out.unsqueeze(1)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    padding = (weight.shape[-2] // 2, weight.shape[-1] // 2)
+    return F.conv2d(x, weight, bias, padding=padding, groups=weight.shape[0])
+
+
+def _diagonals(products: Tensor, count: int) -> Tensor:
+    """Sum the ``count`` middle diagonals of each matrix: (C, L, L) to (C, count)."""
+    channels, length, _ = products.shape
+    # Rows of 2 L - 1, read again as rows of 2 L, each stand one further left than the one before:
+    # column d + L - 1 then holds the diagonal q - p = d.
+    rows = F.pad(products, (length - 1, 0)).flatten(1)
+    sums = F.pad(rows, (0, length)).view(channels, length, 2 * length).sum(1)
+    margin = count // 2 - (length - 1)
+    return F.pad(sums[:, :-1], (margin, margin))

@@ -1,0 +1,54 @@
+"""The definition of the operator, slow and plain: what every implementation is tested against."""
+
+import torch
+from torch import Tensor
+
+
+def forward(x: Tensor, weight: Tensor) -> Tensor:
+    """Correlate each channel of ``x`` with its own kernel, in double precision.
+
+    Args:
+        x (Tensor): Maps of shape (N, C, H, W).
+        weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
+
+    Returns:
+        Tensor: float64, shape (N, C, H, W): the sum over the taps (i, j) of
+        ``weight[c, 0, i, j] * x[n, c, h + i - kh // 2, w + j - kw // 2]``, positions outside
+        the map left out.
+    """
+    out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+    for i, j, here, there in _taps(x, weight.shape[-2:]):
+        out[here] += weight[:, :, i, j].double().unsqueeze(-1) * x[there].double()
+    return out
+
+
+def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """Carry ``grad`` (N, C, H, W), the gradient of the output, back to the input, in float64."""
+    out = torch.zeros(grad.shape, dtype=torch.float64, device=grad.device)
+    for i, j, here, there in _taps(grad, weight.shape[-2:]):
+        out[there] += weight[:, :, i, j].double().unsqueeze(-1) * grad[here].double()
+    return out
+
+
+def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+    """Carry ``grad`` (N, C, H, W) back to the kernels (C, 1, kh, kw), in float64."""
+    out = torch.zeros(x.shape[1], 1, *kernel_size, dtype=torch.float64, device=x.device)
+    for i, j, here, there in _taps(x, kernel_size):
+        out[:, 0, i, j] = (grad[here].double() * x[there].double()).sum((0, 2, 3))
+    return out
+
+
+def _taps(x: Tensor, kernel_size: tuple[int, int]):
+    """Each tap that meets the map, with the positions of output and input that it joins."""
+    (height, width), (rows, columns) = x.shape[-2:], kernel_size
+    for i in range(rows):
+        for j in range(columns):
+            down, right = i - rows // 2, j - columns // 2
+            if abs(down) < height and abs(right) < width:
+                here = (..., _span(height, -down), _span(width, -right))
+                there = (..., _span(height, down), _span(width, right))
+                yield i, j, here, there
+
+
+def _span(extent: int, shift: int) -> slice:
+    return slice(max(0, shift), extent + min(0, shift))
