@@ -52,6 +52,7 @@ class SLaKBlock(nn.Module):
         layer_scale_init_value (float): Initial layer scale; 0 builds the block without one.
         norm_cfg (dict): Norm of the branches of the spatial mixing.
         with_cp (bool): Recompute activations in the backward pass instead of keeping them.
+        deploy (bool): Build the merged form, see :meth:`SpatialMixing.switch_to_deploy`.
     """
 
     def __init__(
@@ -64,9 +65,10 @@ class SLaKBlock(nn.Module):
         layer_scale_init_value: float = 1e-6,
         norm_cfg: dict | None = None,
         with_cp: bool = False,
+        deploy: bool = False,
     ):
         super().__init__()
-        self.mixing = SpatialMixing(channels, kernel_size, small_kernel, mode, norm_cfg)
+        self.mixing = SpatialMixing(channels, kernel_size, small_kernel, mode, norm_cfg, deploy)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.act = nn.GELU()
@@ -150,6 +152,8 @@ class SLaK(BaseModule):
         with_cp (bool): Activation checkpointing in every block.
         norm_cfg (dict): Norm of the branches in the blocks.
         gap_before_final_norm (bool): Pool each output over space before its norm.
+        deploy (bool): Build the form that :meth:`switch_to_deploy` leaves, for checkpoints that
+            were merged for inference.
         init_cfg (dict or list, optional): MMEngine's initialisation. Default: truncated
             normal of std 0.02 for convolutions and linear layers, biases 0.
 
@@ -173,6 +177,7 @@ class SLaK(BaseModule):
         with_cp: bool = False,
         norm_cfg: dict | None = None,
         gap_before_final_norm: bool = False,
+        deploy: bool = False,
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg=_with_default_init(init_cfg))
@@ -225,6 +230,7 @@ class SLaK(BaseModule):
                             layer_scale_init_value=layer_scale_init_value,
                             norm_cfg=norm_cfg,
                             with_cp=with_cp,
+                            deploy=deploy,
                         )
                         for _ in range(depth)
                     )
@@ -263,6 +269,25 @@ class SLaK(BaseModule):
                 # RoIAlign reads such maps as if the channels came first.
                 outs.append(getattr(self, f'norm{i}')(feature).contiguous())
         return tuple(outs)
+
+    def switch_to_deploy(self) -> 'SLaK':
+        """Merge the branches of every block for inference, in place.
+
+        Batch norms and small kernels are folded into the large kernels, which leaves two
+        convolutions and one bias to a decomposed block (paper, section 4) and one to the others.
+        What the network computes in evaluation mode stays the same, to rounding; it should not
+        be trained afterwards. Its checkpoint loads into ``SLaK(..., deploy=True)``.
+
+        Returns:
+            SLaK: The network itself.
+
+        Raises:
+            ValueError: If the branches have norms other than batch norms.
+        """
+        for module in self.modules():
+            if isinstance(module, SpatialMixing):
+                module.switch_to_deploy()
+        return self
 
     def train(self, mode: bool = True) -> 'SLaK':
         """Switch to training mode, but for frozen stages and, by ``norm_eval``, batch norms."""

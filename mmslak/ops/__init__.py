@@ -1,5 +1,12 @@
 """Depth-wise convolution with very large kernels, fast on CPUs and GPUs, nothing to build."""
 
 from .depthwise import IMPLEMENTATIONS, decomposed_conv2d, depthwise_conv2d
+from .modules import LargeKernelConv2d, accelerate
 
-__all__ = ['IMPLEMENTATIONS', 'decomposed_conv2d', 'depthwise_conv2d']
+__all__ = [
+    'IMPLEMENTATIONS',
+    'LargeKernelConv2d',
+    'accelerate',
+    'decomposed_conv2d',
+    'depthwise_conv2d',
+]

@@ -107,8 +107,10 @@ def _sum_of_convolutions(
     _check_name(implementation)
     if implementation == 'auto':
         implementation = _DEFAULT
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
         weights = [weight.to(dtype) for weight in weights]
     _check_tensors(x, weights, bias)
