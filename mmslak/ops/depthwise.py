@@ -108,7 +108,7 @@ def _sum_of_convolutions(
     if implementation == 'auto':
         implementation = _DEFAULT
     device = x.device.type
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    autocast = device != 'meta' and torch.is_autocast_enabled(device)
     if autocast and x.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
