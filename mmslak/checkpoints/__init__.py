@@ -1,6 +1,7 @@
 """Reading checkpoints safely, and the form in which the authors' code writes them."""
 
 from .backbone import load_backbone, load_classifier
+from .merging import merge_checkpoint
 from .official import Converted, describe, from_official, recover_masks, to_official
 from .reading import CheckpointError, UnsafeCheckpointError, read_checkpoint
 
@@ -12,6 +13,7 @@ __all__ = [
     'from_official',
     'load_backbone',
     'load_classifier',
+    'merge_checkpoint',
     'read_checkpoint',
     'recover_masks',
     'to_official',

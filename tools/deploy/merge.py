@@ -1,0 +1,52 @@
+"""Merge the branches of SLaK's blocks in a trained model, for faster inference.
+
+python tools/deploy/merge.py configs/upernet_slak_t_ade20k.py iter_160000.pth merged.pth
+python tools/test.py configs/upernet_slak_t_ade20k.py merged.pth \\
+    --cfg-options model.backbone.deploy=True
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from mmengine.config import DictAction
+
+from mmslak.checkpoints import merge_checkpoint, read_checkpoint
+from mmslak.engine.config import load_config
+from mmslak.engine.launch import guarded
+
+
+@guarded
+def main() -> None:
+    """Merge and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', metavar='CONFIG', help='config that the checkpoint belongs to')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file that training wrote')
+    parser.add_argument('out', metavar='OUT', help='file to write')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config',
+    )
+    args = parser.parse_args()
+    if Path(args.out).exists():
+        raise ValueError(f'{args.out} exists already; give another OUT or remove it')
+    cfg = load_config(args.config, args.cfg_options)
+    torch.manual_seed(0)
+    merged, difference = merge_checkpoint(cfg, read_checkpoint(args.checkpoint), args.checkpoint)
+    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
+    torch.save(merged, args.out)
+    print(f'wrote {args.out}: {len(merged["state_dict"])} entries')
+    print(f'largest difference of the outputs, relative to the largest: {difference:.1e}')
+    print(
+        f'to use it: python tools/test.py {args.config} {args.out} '
+        '--cfg-options model.backbone.deploy=True'
+    )
+
+
+if __name__ == '__main__':
+    main()
