@@ -34,7 +34,7 @@ def forward(
     """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, in float32 or float64.
 
     Args:
-        x (Tensor): Maps of shape (N, C, H, W), any strides.
+        x (Tensor): Maps of shape (N, C, H, W), not empty, any strides.
         weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
         bias (Tensor, optional): Of shape (C,).
         add_to (Tensor, optional): Dense, of the shape of ``x``; the result is added to it in
@@ -46,19 +46,16 @@ def forward(
     weight = weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     out = torch.empty_like(x) if add_to is None else add_to
-    if out.numel():
-        _call(
-            'forward', x, weight.shape[-2:],
-            *_strided(x), _pointer(weight), _pointer(bias), *_strided(out),
-            ctypes.c_int(add_to is not None),
-        )  # fmt: skip
+    _call(
+        'forward', x, weight.shape[-2:],
+        *_strided(x), _pointer(weight), _pointer(bias), *_strided(out),
+        ctypes.c_int(add_to is not None),
+    )  # fmt: skip
     return out
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     """Carry ``grad`` (N, C, H, W) back to the kernels, of shape (C, 1, kh, kw)."""
-    if not x.numel():
-        return x.new_zeros(x.shape[1], 1, *kernel_size)
     out = x.new_empty(x.shape[1], 1, *kernel_size)
     _call('gradient', x, kernel_size, *_strided(x), *_strided(grad), _pointer(out))
     return out
@@ -128,7 +125,11 @@ def _library() -> ctypes.CDLL | None:
         _without(f'no C++ compiler was found ({", ".join(_COMPILERS)}, or what CXX names)')
         return None
     try:
-        library = ctypes.CDLL(str(_compiled(compiler)))
+        try:
+            library = ctypes.CDLL(str(_compiled(compiler)))
+        except OSError:
+            # The file in the cache is damaged.
+            library = ctypes.CDLL(str(_compiled(compiler, again=True)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, 'stderr', None) or str(error)
         _without(f'{compiler} could not compile them: {reason.strip()[-300:]}')
@@ -150,7 +151,7 @@ def _compiler() -> str | None:
     return next(filter(None, map(shutil.which, [asked] if asked else _COMPILERS)), None)
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(compiler: str, again: bool = False) -> Path:
     """Return the library for this processor, compiled unless it is in the cache."""
     machine = platform.machine()
     native = '-mcpu=native' if machine in ('aarch64', 'arm64') else '-march=native'
@@ -159,7 +160,7 @@ def _compiled(compiler: str) -> Path:
     digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmslak' / 'ops'
     file = cache / f'depthwise-{machine}-{digest}.so'
-    if file.is_file():
+    if file.is_file() and not again:
         return file
     try:
         cache.mkdir(parents=True, exist_ok=True)

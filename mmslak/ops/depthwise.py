@@ -11,6 +11,7 @@ import os
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import cpp, pytorch, triton_kernels
 
@@ -27,9 +28,9 @@ def depthwise_conv2d(
     """Convolve each channel with a kernel of its own, stride 1, "same" zero padding.
 
     Works under autocast, ``torch.compile`` and ``torch.export``, with activation checkpointing
-    and for gradients of any order. Forward-mode derivatives and ``torch.func.vmap`` need
-    ``implementation='native'``. On a CPU the result is the same, bit for bit, every time and for
-    any number of threads.
+    and for gradients of any order. Inside the transforms of ``torch.func`` and for forward-mode
+    derivatives PyTorch's own convolution does the work. On a CPU the result is the same, bit for
+    bit, every time and for any number of threads.
 
     Args:
         x (Tensor): Maps of shape (N, C, H, W), any strides.
@@ -90,23 +91,29 @@ def add_centred(weight: Tensor, small: Tensor) -> Tensor:
     return weight + F.pad(small, (broad // 2, broad // 2, high // 2, high // 2))
 
 
-def _check_name(implementation: str, where: str = 'implementation') -> str:
-    if implementation not in IMPLEMENTATIONS:
-        allowed = ', '.join(map(repr, IMPLEMENTATIONS))
-        raise ValueError(f'{where} must be one of {allowed}, got {implementation!r}')
-    return implementation
-
-
 #: What ``auto`` stands for in this process.
-_DEFAULT = _check_name(os.environ.get('MMSLAK_DEPTHWISE', 'auto'), 'MMSLAK_DEPTHWISE')
+_DEFAULT = os.environ.get('MMSLAK_DEPTHWISE', 'auto')
+
+
+def resolve(implementation: str) -> str:
+    """Return what is asked for, by argument or, for ``auto``, by ``MMSLAK_DEPTHWISE``.
+
+    Raises:
+        ValueError: If it is none of :data:`IMPLEMENTATIONS`.
+    """
+    where, name = 'implementation', implementation
+    if implementation == 'auto':
+        where, name = 'MMSLAK_DEPTHWISE', _DEFAULT
+    if name not in IMPLEMENTATIONS:
+        allowed = ', '.join(map(repr, IMPLEMENTATIONS))
+        raise ValueError(f'{where} must be one of {allowed}, got {name!r}')
+    return name
 
 
 def _sum_of_convolutions(
     x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str
 ) -> Tensor:
-    _check_name(implementation)
-    if implementation == 'auto':
-        implementation = _DEFAULT
+    implementation = resolve(implementation)
     device = x.device.type
     autocast = device != 'meta' and torch.is_autocast_enabled(device)
     if autocast and x.dtype != torch.float64:
@@ -114,10 +121,17 @@ def _sum_of_convolutions(
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
         weights = [weight.to(dtype) for weight in weights]
     _check_tensors(x, weights, bias)
-    if implementation == 'native':
+    if implementation == 'native' or _is_transformed():
         # Not through the operator: this is the way back to PyTorch, all of it.
         return _native(x, weights, bias)
     return torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
+
+
+def _is_transformed() -> bool:
+    """Whether rules are needed that the operator has not; without one, tangents would be lost."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _check_tensors(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> None:
@@ -193,6 +207,8 @@ def choose(x: Tensor, kernel_size: tuple[int, int]) -> str:
         return 'triton' if fits else 'native'
     if x.device.type != 'cpu':
         return 'native'
+    if max(kernel_size) < 5:
+        return 'native'
     if cpp.available():
         return 'cpp'
     return 'pytorch' if max(kernel_size) > 7 else 'native'
@@ -219,6 +235,8 @@ def _widened(x: Tensor, implementation) -> bool:
 
 
 def _forward(x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str) -> Tensor:
+    if not x.numel():
+        return torch.empty_like(x)
     modules = [_implementation(x, weight.shape[-2:], implementation) for weight in weights]
     if any(_widened(x, module) for module in modules):
         weights = [weight.float() for weight in weights]
@@ -234,6 +252,8 @@ def _forward(x: Tensor, weights: list[Tensor], bias: Tensor | None, implementati
 def _weight_gradient(
     x: Tensor, grad: Tensor, height: int, width: int, implementation: str
 ) -> Tensor:
+    if not x.numel():
+        return x.new_zeros(x.shape[1], 1, height, width)
     module = _implementation(x, (height, width), implementation)
     if _widened(x, module):
         return module.weight_gradient(x.float(), grad.float(), (height, width)).to(x.dtype)

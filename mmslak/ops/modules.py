@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from .depthwise import _check_name, depthwise_conv2d
+from .depthwise import depthwise_conv2d, resolve
 
 
 class LargeKernelConv2d(nn.Conv2d):
@@ -52,7 +52,8 @@ class LargeKernelConv2d(nn.Conv2d):
         reason = unsuitable(self)
         if reason:
             raise ValueError(f'LargeKernelConv2d is for other convolutions than this: {reason}')
-        self.implementation = _check_name(implementation)
+        resolve(implementation)
+        self.implementation = implementation
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve ``x`` of shape (N, C, H, W) or (C, H, W); the shape stays."""
@@ -141,7 +142,7 @@ def accelerate(
     Raises:
         ValueError: For an unknown implementation.
     """
-    _check_name(implementation)
+    resolve(implementation)
     # A subclass has a reason of its own to be one.
     found = {
         name: module

@@ -29,8 +29,6 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
         return weight_gradient(x.mT, grad.mT, (columns, rows)).mT.contiguous()
     images, channels, height, width = x.shape
     out = x.new_zeros(channels, rows, columns)
-    if not x.numel():
-        return out.unsqueeze(1)
     # (C, H, N, W): lines apart by whole rows of the map are apart by whole blocks in memory.
     x, grad = (t.permute(1, 2, 0, 3).contiguous() for t in (x, grad))
     for i in range(rows):

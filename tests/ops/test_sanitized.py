@@ -1,0 +1,31 @@
+"""The CPU kernels under the compiler's sanitizers: bounds, alignment, overflow, races."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).with_name('sanitized.cpp')
+
+
+@pytest.mark.skipif(shutil.which('g++') is None, reason='no g++')
+@pytest.mark.parametrize('sanitizers', ['address,undefined', 'thread'])
+# The widest vectors of this processor, and the narrowest with their own block sizes.
+@pytest.mark.parametrize('vectors', [['-march=native'], []])
+def test_nothing_is_touched_that_is_not_the_kernels(tmp_path, sanitizers, vectors):
+    program = tmp_path / 'sanitized'
+    built = subprocess.run(
+        ['g++', '-std=c++17', '-O1', '-g', f'-fsanitize={sanitizers}', '-fno-sanitize-recover=all']
+        + [*vectors, str(SOURCE), '-o', str(program), '-pthread'],
+        capture_output=True,
+        text=True,
+    )
+    if 'cannot find' in built.stderr:
+        pytest.skip('this compiler comes without the sanitizer')
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([str(program), '20'], capture_output=True, text=True, timeout=300)
+    if 'unexpected memory mapping' in done.stderr:
+        pytest.skip('this kernel places memory where the sanitizer does not expect it')
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert done.stdout == 'all right\n'
