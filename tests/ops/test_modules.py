@@ -1,0 +1,129 @@
+"""The drop-in module, and exchanging convolutions in other people's networks."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmslak.ops import LargeKernelConv2d, accelerate
+
+
+@pytest.mark.parametrize(
+    ('kernel', 'options'),
+    [
+        (9, dict(padding=4, groups=6)),
+        ((5, 21), dict(padding=(2, 10), groups=6, bias=False)),
+        ((21, 5), dict(padding='same', groups=6, dtype=torch.float64)),
+    ],
+)
+def test_same_state_and_same_values_as_conv2d(kernel, options):
+    torch.manual_seed(0)
+    theirs, ours = nn.Conv2d(6, 6, kernel, **options), LargeKernelConv2d(6, 6, kernel, **options)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 6, 13, 17, dtype=options.get('dtype'))
+    torch.testing.assert_close(ours(x), theirs(x))
+    torch.testing.assert_close(ours(x[0]), theirs(x[0]))
+    assert isinstance(ours, nn.Conv2d)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'options', 'message'),
+    [
+        ((4, 8, 5), dict(groups=4), 'not depth-wise, 4 channels to 8 in 4 groups'),
+        ((4, 4, 5), dict(groups=2), 'not depth-wise, 4 channels to 4 in 2 groups'),
+        ((4, 4, (5, 6)), {}, r'an even kernel, \(5, 6\)'),
+        ((4, 4, 5), dict(stride=2, padding=2), r'stride \(2, 2\)'),
+        ((4, 4, 5), dict(dilation=2), r'dilation \(2, 2\)'),
+        ((4, 4, 5), dict(padding=1), r'padding \(1, 1\), where "same" is \(2, 2\)'),
+        ((4, 4, 5), dict(padding_mode='reflect'), "padding_mode 'reflect'"),
+        ((4, 4, 5), dict(implementation='best'), "one of 'auto', .* got 'best'"),
+    ],
+)
+def test_other_convolutions_are_refused(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        LargeKernelConv2d(*arguments, **options)
+
+
+class Mine(nn.Conv2d):
+    """Somebody's own convolution."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.Conv2d(8, 8, (5, 31), padding=(2, 15), groups=8),
+        nn.Conv2d(8, 8, (5, 31), padding=(2, 15), groups=8),
+        nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8),
+        Mine(8, 8, 5, padding=2, groups=8),
+    )
+
+
+def test_accelerate_exchanges_what_it_can_in_place():
+    model, x = network(), torch.randn(1, 3, 40, 40)
+    before, parameters, lines = model(x), list(model.parameters()), []
+    heard = []
+    model[1].register_forward_hook(lambda *_: heard.append(1))
+    swaps = accelerate(model, x, log=lines.append)
+    assert [swap.name for swap in swaps] == ['1', '2']
+    # The slow orientation of PyTorch's convolution: tens of times on any processor.
+    assert all(swap.swapped and swap.shape == (1, 8, 40, 40) for swap in swaps)
+    assert [type(module) for module in model[1:3]] == [LargeKernelConv2d] * 2
+    assert type(model[4]) is Mine
+    assert [a is b for a, b in zip(model.parameters(), parameters, strict=True)]
+    torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
+    # While looking, and just now.
+    assert len(heard) == 2
+    assert '5x31 on 1x8x40x40' in lines[0]
+    assert 'times' in lines[0]
+    assert accelerate(model, x, log=lines.append) == []
+    assert 'no depth-wise convolution' in lines[-1]
+
+
+def test_accelerate_leaves_what_would_not_gain():
+    model = nn.Sequential(nn.Conv2d(8, 8, 5, padding=2, groups=8))
+    # Timing says so where both are the same thing, half of the time: then twice as often here.
+    swaps = [
+        accelerate(model, torch.randn(1, 8, 9, 9), implementation='native', log=None)[0]
+        for _ in range(3)
+        if type(model[0]) is nn.Conv2d
+    ]
+    for swap in swaps:
+        assert swap.swapped == (swap.after <= swap.before)
+        assert ('left as is' in str(swap)) == (not swap.swapped)
+
+
+def test_accelerate_without_an_example_exchanges_all():
+    lines = []
+    swaps = accelerate(network(), log=lines.append)
+    assert [(swap.before, swap.swapped) for swap in swaps] == [(None, True)] * 2
+    assert lines == ['1: 5x31, not timed', '2: 5x31, not timed']
+
+
+@pytest.mark.parametrize(
+    ('kind', 'kernel', 'settings'),
+    [
+        ('RepLKNet', 31, dict(arch='31B', out_indices=(3,))),
+        ('ConvNeXt', 7, dict(arch='tiny')),
+    ],
+)
+@pytest.mark.slow
+def test_networks_of_mmpretrain(kind, kernel, settings):
+    models = pytest.importorskip('mmpretrain.models')
+    torch.manual_seed(0)
+    model = getattr(models, kind)(**settings)
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # As after training: the folding is done where it matters.
+            module.running_mean.normal_(std=0.1)
+            module.running_var.uniform_(0.5, 2)
+    x = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        before = model(x)[-1]
+        swaps = accelerate(model, x, log=None)
+        after = model(x)[-1]
+    assert any(swap.kernel_size == (kernel, kernel) and swap.swapped for swap in swaps)
+    assert ((after - before).abs().max() / before.abs().max()).item() < 1e-4
