@@ -49,10 +49,12 @@ struct Vec;
 template <>
 struct Vec<float> {
   typedef float type __attribute__((vector_size(VECTOR_BYTES)));
+  typedef int32_t index __attribute__((vector_size(VECTOR_BYTES)));
 };
 template <>
 struct Vec<double> {
   typedef double type __attribute__((vector_size(VECTOR_BYTES)));
+  typedef int64_t index __attribute__((vector_size(VECTOR_BYTES)));
 };
 
 int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -125,6 +127,39 @@ void correlate(V *out, int64_t width, const V *s, int64_t s_step, const V *v, in
   }
 }
 
+// Rows become columns, in a square of as many vectors as each has lanes.
+template <typename T>
+inline void transpose(typename Vec<T>::type *block) {
+  constexpr int lanes = Problem<T>::lanes;
+#if defined(__GNUC__) && !defined(__clang__)
+  typedef typename Vec<T>::index Index;
+#pragma GCC unroll 8
+  for (int d = 1; d < lanes; d *= 2) {
+    // Squares of side d beside the diagonal change places.
+    Index upper, lower;
+    for (int l = 0; l < lanes; ++l) {
+      upper[l] = l & d ? lanes + l - d : l;
+      lower[l] = l & d ? lanes + l : l + d;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) {
+      if (i & d) continue;
+      const typename Vec<T>::type a = block[i], b = block[i + d];
+      block[i] = __builtin_shuffle(a, b, upper);
+      block[i + d] = __builtin_shuffle(a, b, lower);
+    }
+  }
+#else
+  T *values = reinterpret_cast<T *>(block);
+  for (int i = 0; i < lanes; ++i)
+    for (int j = 0; j < i; ++j) {
+      const T value = values[i * lanes + j];
+      values[i * lanes + j] = values[j * lanes + i];
+      values[j * lanes + i] = value;
+    }
+#endif
+}
+
 // Copy lines [first, last) of the channels from c on into tile[line - first][position]; lanes of
 // channels that do not exist stay as they are. `pitch` is the distance of the lines of the tile.
 template <typename T>
@@ -133,8 +168,8 @@ void pack(const Problem<T> &p, const Map<const T> &map, int64_t n, int64_t c, in
   constexpr int64_t lanes = Problem<T>::lanes;
   const int64_t width = min(lanes, p.channels - c);
   const T *source = map.data + n * map.n + c * map.c;
-  T *target = reinterpret_cast<T *>(tile);
   if (map.c == 1) {
+    T *target = reinterpret_cast<T *>(tile);
     for (int64_t line = first; line < last; ++line) {
       const T *from = source + line * map.line;
       T *to = target + (line - first) * pitch * lanes;
@@ -148,17 +183,29 @@ void pack(const Problem<T> &p, const Map<const T> &map, int64_t n, int64_t c, in
     }
     return;
   }
-  for (int64_t k = 0; k < width; ++k) {
-    const T *from = source + k * map.c;
-    if (map.along <= map.line) {
-      for (int64_t line = first; line < last; ++line)
-        for (int64_t i = 0; i < p.length; ++i)
-          target[((line - first) * pitch + i) * lanes + k] = from[line * map.line + i * map.along];
-    } else {
-      for (int64_t i = 0; i < p.length; ++i)
-        for (int64_t line = first; line < last; ++line)
-          target[((line - first) * pitch + i) * lanes + k] = from[line * map.line + i * map.along];
+  // The direction in which memory runs is the inner one.
+  const bool by_line = map.along <= map.line;
+  const int64_t outer = by_line ? last - first : p.length;
+  const int64_t inner = by_line ? p.length : last - first;
+  const int64_t outer_from = by_line ? map.line : map.along;
+  const int64_t inner_from = by_line ? map.along : map.line;
+  const int64_t outer_to = by_line ? pitch : 1, inner_to = by_line ? 1 : pitch;
+  source += first * map.line;
+  for (int64_t a = 0; a < outer; ++a) {
+    const T *from = source + a * outer_from;
+    typename Vec<T>::type *to = tile + a * outer_to;
+    int64_t b = 0;
+    if (inner_from == 1) {
+      for (; b + lanes <= inner; b += lanes) {
+        typename Vec<T>::type block[lanes] = {};
+        for (int64_t k = 0; k < width; ++k) memcpy(&block[k], from + k * map.c + b, sizeof(block[k]));
+        transpose<T>(block);
+        for (int64_t k = 0; k < lanes; ++k) to[(b + k) * inner_to] = block[k];
+      }
     }
+    for (int64_t k = 0; k < width; ++k)
+      for (int64_t i = b; i < inner; ++i)
+        reinterpret_cast<T *>(to + i * inner_to)[k] = from[k * map.c + i * inner_from];
   }
 }
 
@@ -190,15 +237,31 @@ void unpack(const Problem<T> &p, int64_t n, int64_t c, int64_t first, int64_t la
   const int64_t inner = by_line ? p.length : last - first;
   const int64_t outer_to = by_line ? y.line : y.along, inner_to = by_line ? y.along : y.line;
   const int64_t outer_from = by_line ? p.length : 1, inner_from = by_line ? 1 : p.length;
-  for (int64_t k = 0; k < width; ++k) {
-    T *start = target + k * y.c + first * y.line;
-    for (int64_t a = 0; a < outer; ++a) {
-      T *to = start + a * outer_to;
-      const T *from = source + a * outer_from * lanes + k;
-      if (p.accumulate) {
-        for (int64_t b = 0; b < inner; ++b) to[b * inner_to] += from[b * inner_from * lanes];
-      } else {
-        for (int64_t b = 0; b < inner; ++b) to[b * inner_to] = from[b * inner_from * lanes];
+  target += first * y.line;
+  for (int64_t a = 0; a < outer; ++a) {
+    T *to = target + a * outer_to;
+    const typename Vec<T>::type *from = tile + a * outer_from;
+    int64_t b = 0;
+    if (inner_to == 1) {
+      for (; b + lanes <= inner; b += lanes) {
+        typename Vec<T>::type block[lanes], old;
+        for (int64_t k = 0; k < lanes; ++k) block[k] = from[(b + k) * inner_from];
+        transpose<T>(block);
+        for (int64_t k = 0; k < width; ++k) {
+          T *place = to + k * y.c + b;
+          if (p.accumulate) {
+            memcpy(&old, place, sizeof(old));
+            block[k] += old;
+          }
+          memcpy(place, &block[k], sizeof(old));
+        }
+      }
+    }
+    for (int64_t k = 0; k < width; ++k) {
+      for (int64_t i = b; i < inner; ++i) {
+        const T value = reinterpret_cast<const T *>(from + i * inner_from)[k];
+        T *place = to + k * y.c + i * inner_to;
+        *place = p.accumulate ? *place + value : value;
       }
     }
   }

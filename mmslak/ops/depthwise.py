@@ -192,30 +192,31 @@ class _Native:
 _MODULES = {'native': _Native, 'pytorch': pytorch, 'cpp': cpp, 'triton': triton_kernels}
 
 
-def choose(x: Tensor, kernel_size: tuple[int, int]) -> str:
+def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> str:
     """Name the implementation that ``auto`` stands for, by device, dtype and shape.
 
     Args:
         x (Tensor): The map, of shape (N, C, H, W).
         kernel_size (tuple[int, int]): Height and width of the kernel.
+        gradient (bool): For the gradient of the kernel, not for the convolution.
 
     Returns:
         str: ``native``, ``pytorch``, ``cpp`` or ``triton``.
     """
+    large = max(kernel_size) > 7
     if x.device.type == 'cuda':
-        fits = triton_kernels.available(x) and max(kernel_size) > 7
-        return 'triton' if fits else 'native'
-    if x.device.type != 'cpu':
+        return 'triton' if large and triton_kernels.available(x) else 'native'
+    if x.device.type != 'cpu' or x.dtype not in (*_HALF, torch.float32, torch.float64):
         return 'native'
-    if max(kernel_size) < 5:
-        return 'native'
-    if cpp.available():
-        return 'cpp'
-    return 'pytorch' if max(kernel_size) > 7 else 'native'
+    if not cpp.available():
+        return 'pytorch' if large else 'native'
+    # Measured by tools/benchmark/large_kernel.py.
+    small = max(kernel_size) <= 3 and x.is_contiguous(memory_format=torch.channels_last)
+    return 'native' if small and not gradient else 'cpp'
 
 
-def _implementation(x: Tensor, kernel_size: tuple[int, int], asked: str):
-    name = choose(x, kernel_size) if asked == 'auto' else asked
+def _implementation(x: Tensor, kernel_size: tuple[int, int], asked: str, gradient: bool = False):
+    name = choose(x, kernel_size, gradient) if asked == 'auto' else asked
     if name == 'cpp' and (x.device.type != 'cpu' or not cpp.available()):
         raise ValueError(
             "implementation='cpp' needs tensors on the CPU and a C++ compiler (g++, clang++ or "
@@ -254,7 +255,7 @@ def _weight_gradient(
 ) -> Tensor:
     if not x.numel():
         return x.new_zeros(x.shape[1], 1, height, width)
-    module = _implementation(x, (height, width), implementation)
+    module = _implementation(x, (height, width), implementation, gradient=True)
     if _widened(x, module):
         return module.weight_gradient(x.float(), grad.float(), (height, width)).to(x.dtype)
     return module.weight_gradient(x, grad, (height, width)).contiguous()

@@ -93,7 +93,7 @@ class Swap:
         name (str): In the network.
         kernel_size (tuple[int, int]): Height and width.
         shape (tuple[int, ...] or None): Of the map it ran on, (N, C, H, W).
-        before (float or None): Milliseconds of its forward pass, ``nn.Conv2d``.
+        before (float or None): Milliseconds that it takes as ``nn.Conv2d``.
         after (float or None): The same with the large-kernel operator.
         swapped (bool): Whether it was exchanged; not where that does not gain.
     """
@@ -198,12 +198,19 @@ def _compare(conv: nn.Conv2d, like: Tensor, implementation: str) -> tuple[float,
     """Milliseconds of the convolution as it is, and on the operator."""
     weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
     x = torch.randn_like(like, device=weight.device)
+    grad = torch.randn_like(x)
+
+    def run(name: str) -> None:
+        if not conv.training:
+            depthwise_conv2d(x, weight, bias, name)
+            return
+        leaves = [x.detach().requires_grad_(), weight.detach().requires_grad_()]
+        torch.autograd.grad(depthwise_conv2d(*leaves, bias, name), leaves, grad)
+
     both = {}
     for name in ('native', implementation):
         statement = Timer(
-            'convolve(x, weight, bias, name)',
-            globals=dict(convolve=depthwise_conv2d, x=x, weight=weight, bias=bias, name=name),
-            num_threads=torch.get_num_threads(),
+            'run(name)', globals=dict(run=run, name=name), num_threads=torch.get_num_threads()
         )
         both[name] = 1e3 * statement.blocked_autorange(min_run_time=0.05).median
     return both['native'], both[implementation]
