@@ -111,3 +111,78 @@ def test_bad_arguments_are_named(arguments, words):
         SpatialMixing(4, **arguments)
     for word in words:
         assert word in str(error.value)
+
+
+def trained_like(block, seed=0):
+    """Weights and statistics as after training: norms that do move and scale."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in block.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data.normal_(0, 0.1, generator=generator)
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_(0, 0.5, generator=generator)
+            module.running_var.uniform_(0.2, 3, generator=generator)
+            module.weight.data.uniform_(-1.5, 1.5, generator=generator)
+            module.bias.data.normal_(0, 0.5, generator=generator)
+    return block.eval()
+
+
+def branch_by_branch(block, x):
+    """The sum of the branches as modules of PyTorch compute them."""
+    out = 0
+    for branch in block.children():
+        kernel = branch.conv.weight.shape[-2:]
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        y = F.conv2d(x, branch.conv.weight, branch.conv.bias, padding=padding, groups=x.shape[1])
+        out = out + (branch.norm(y) if hasattr(branch, 'norm') else y)
+    return out
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    m=odd, n=odd, mode=st.sampled_from(['decomposed', 'reparam', 'naive']), seed=st.integers(0, 99)
+)
+def test_merged_is_the_same_function(m, n, mode, seed):
+    m, n = max(m, n), min(m, n)
+    block = trained_like(SpatialMixing(3, m, n, mode), seed).double()
+    x = torch.randn(2, 3, 9, 12, dtype=torch.float64)
+    expected = branch_by_branch(block, x)
+    # Folded on the way in evaluation mode, and for good.
+    torch.testing.assert_close(block(x), expected)
+    block.switch_to_deploy()
+    torch.testing.assert_close(block(x), expected)
+    fresh = SpatialMixing(3, m, n, mode, deploy=True).double()
+    fresh.load_state_dict(block.state_dict())
+    torch.testing.assert_close(fresh(x), expected)
+    assert not any('norm' in name or 'small' in name for name in fresh.state_dict())
+    # Once more changes nothing.
+    block.switch_to_deploy()
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_gradients_of_the_folded_form_are_those_of_the_branches():
+    """In evaluation mode, as for receptive fields and for frozen norms."""
+    block = trained_like(SpatialMixing(3, 9, 3)).double()
+    x = torch.randn(2, 3, 9, 12, dtype=torch.float64, requires_grad=True)
+    leaves = (x, *block.parameters())
+    wanted = torch.autograd.grad(branch_by_branch(block, x).square().sum(), leaves)
+    got = torch.autograd.grad(block(x).square().sum(), leaves)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_hooks_see_their_branches_in_evaluation_mode():
+    block, x = trained_like(SpatialMixing(3, 9, 3)), torch.randn(1, 3, 8, 8)
+    plain, seen = block(x), []
+    block.small.conv.register_forward_hook(lambda module, inputs, out: seen.append(out))
+    torch.testing.assert_close(block(x), plain, rtol=1e-4, atol=1e-5)
+    padding = F.conv2d(x, block.small.conv.weight, padding=1, groups=3)
+    torch.testing.assert_close(seen[0], padding)
+
+
+def test_norms_that_cannot_be_merged_are_named():
+    block = SpatialMixing(4, 5, 3, norm_cfg=dict(type='GN', num_groups=2)).eval()
+    x = torch.randn(1, 4, 6, 6)
+    torch.testing.assert_close(block(x), branch_by_branch(block, x))
+    with pytest.raises(ValueError, match=r'norm_cfg must be a batch norm .* got GroupNorm'):
+        block.switch_to_deploy()

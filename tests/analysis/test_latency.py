@@ -1,0 +1,107 @@
+"""Timing side by side, and the two benchmarks' tables."""
+
+import json
+import runpy
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmslak.analysis.latency import compare
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_runs_take_turns_and_the_median_counts():
+    order, pauses = [], iter([0.0] * 4 + [0.2, 0.0, 0.0, 0.0, 0.0, 0.0])
+
+    def way(name):
+        def run():
+            order.append(name)
+            time.sleep(next(pauses))
+
+        return lambda: run
+
+    ticks = []
+    costs = compare({'a': way('a'), 'b': way('b')}, repeats=3, done=lambda: ticks.append(1))
+    assert ''.join(order) == 'aabb' + 'ababab'
+    assert len(ticks) == 2 * 5
+    # One slow run of three does not move the median.
+    assert max(costs['a'].times) > 190
+    assert costs['a'].ms < 100
+
+
+def test_peak_memory_is_that_of_the_run_alone():
+    def way(megabytes):
+        return lambda: lambda: torch.ones(megabytes * 250_000).sum()
+
+    costs = compare({'small': way(1), 'large': way(64), 'again': way(1)}, repeats=1)
+    if costs['large'].peak_mb is None:
+        pytest.skip('this system does not tell')
+    assert 60 < costs['large'].peak_mb < 90
+    assert costs['again'].peak_mb < 30
+
+
+def run_tool(monkeypatch, capsys, name, *arguments):
+    monkeypatch.setattr(sys, 'argv', [name, *arguments])
+    threads = torch.get_num_threads()
+    try:
+        runpy.run_path(str(ROOT / 'tools' / 'benchmark' / name), run_name='__main__')
+    finally:
+        torch.set_num_threads(threads)
+    return capsys.readouterr().out
+
+
+def test_table_of_the_operator(monkeypatch, capsys):
+    small = ['--shapes', 'stages', '--kernels', 'wide', 'block', '--repeats', '1']
+    names = ['native', 'auto', 'auto_channels_last']
+    arguments = [*small, '--implementations', *names, '--threads', '1']
+    text = run_tool(monkeypatch, capsys, 'large_kernel.py', *arguments, '--json')
+    rows = json.loads(text)
+    assert len(rows) == 4 * 2 * 2 * 3
+    assert {tuple(sorted(row)) for row in rows} == {
+        ('implementation', 'kernel', 'ms', 'pass', 'peak_mb', 'ratio', 'shape')
+    }
+    assert {str(row['kernel']) for row in rows} == {
+        '[5, 51]',
+        '[5, 49]',
+        '[5, 47]',
+        '[5, 13]',
+        'block',
+    }
+    by_name = {row['implementation']: row for row in rows[:3]}
+    assert list(by_name) == names
+    assert by_name['native']['ratio'] == 1
+    ratio = by_name['native']['ms'] / by_name['auto']['ms']
+    assert by_name['auto']['ratio'] == pytest.approx(ratio, rel=0.01)
+
+
+def test_table_of_the_networks(monkeypatch, capsys):
+    pytest.importorskip('mmpretrain')
+    arguments = ['--batch', '1', '--size', '64', '--repeats', '1', '--threads', '1']
+    text = run_tool(monkeypatch, capsys, 'model.py', *arguments, '--json')
+    rows = json.loads(text)
+    assert {tuple(row) for row in rows} == {('model', 'mode', 'batch', 'size', 'ms', 'peak_mb')}
+    # A merged network is not trained.
+    assert [(row['mode'], row['model']) for row in rows] == [
+        *(('inference', m) for m in ('convnext_s', 'slak_t', 'slak_t_merged', 'slak_t_native')),
+        *(('train', m) for m in ('convnext_s', 'slak_t', 'slak_t_native')),
+    ]
+    text = run_tool(monkeypatch, capsys, 'model.py', *arguments, '--modes', 'train')
+    assert 'time over convnext_s' in text
+
+
+@pytest.mark.parametrize(
+    ('name', 'arguments', 'message'),
+    [
+        ('model.py', ['--batch', '1'], '--batch and --size go together'),
+        ('large_kernel.py', ['--repeats', '0'], '--repeats must be positive, got 0'),
+        ('large_kernel.py', ['--implementations', 'fastest'], 'fastest not among native'),
+    ],
+)
+def test_bad_arguments_are_one_sentence(monkeypatch, capsys, name, arguments, message):
+    with pytest.raises(SystemExit):
+        run_tool(monkeypatch, capsys, name, *arguments)
+    assert message in capsys.readouterr().err
