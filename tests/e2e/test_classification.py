@@ -224,7 +224,8 @@ train_dataloader = dict(
     dataset=dict(ann_file='{root}/meta/train.txt', pipeline=train_pipeline, indices=16),
 )
 val_dataloader = dict(
-    num_workers=1, dataset=dict(ann_file='{root}/meta/val.txt', pipeline=test_pipeline)
+    num_workers=1,
+    dataset=dict(ann_file='{root}/meta/val.txt', pipeline=test_pipeline, indices=4),
 )
 model = dict(backbone=dict(arch='nano'), head=dict(in_channels=166))
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=True, end=1)]
