@@ -65,8 +65,8 @@ def trained(tmp_path_factory, data):
 def test_speed_and_scores_are_printed(trained):
     work_dir, text = trained
     line = re.search(r'Speed: .*', text).group()
-    assert re.search(r'Speed: [\d.]+ images/s, .* an epoch of 4 iterations, .* left; ', line)
-    assert re.search(r'the bottleneck is (data|compute)', line)
+    assert re.search(r'Speed: [\d.]+ images/s, .* per epoch \(4 iterations\), .* left; ', line)
+    assert re.search(r'bottleneck: (data|compute) \(\d+% of the time waiting for data', line)
     assert 'Batch norm statistics of the averaged model: 4 batches' in text
     # Two steps of the optimiser an epoch, at the effective batch of two batches.
     assert 'after step 3' in text and 'after step 5' not in text
