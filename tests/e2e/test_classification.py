@@ -40,7 +40,8 @@ def call(*command, options=(), expect=0):
     # Whoever shares the machine asks for one thread: two that wait for each other take far longer.
     env = {'OMP_NUM_THREADS': '2', **os.environ, 'PYTHONPATH': PATH}
     done = subprocess.run(
-        command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=900,
+        command, cwd=ROOT, env=env, text=True, timeout=900,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert done.returncode == expect, done.stdout
     return done.stdout
