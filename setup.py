@@ -37,7 +37,8 @@ BASE = [
 TASKS = {
     'seg': ['mmsegmentation>=1.2.2,<1.3', 'ftfy', 'regex'],
     'det': ['mmdet>=3.3.0,<3.4', 'pycocotools'],
-    'pretrain': ['mmpretrain>=1.2.0,<1.3', 'torchvision'],
+    # MMEngine's file backend reads image sets packed into LMDB.
+    'pretrain': ['mmpretrain>=1.2.0,<1.3', 'torchvision', 'lmdb'],
 }
 DEV = ['pytest', 'hypothesis', 'ruff']
 

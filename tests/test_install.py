@@ -301,7 +301,15 @@ class TestPins:
         pinned = [markers.Requirement(line) for line in self.lines()]
         names = [pin.name for pin in pinned if not pin.marker or pin.marker.evaluate(environment)]
         assert len(names) == len(set(names))
-        for name in ('torch', 'torchvision', 'numpy', 'mmengine', 'mmdet', 'mmsegmentation'):
+        for name in (
+            'torch',
+            'torchvision',
+            'numpy',
+            'mmengine',
+            'mmdet',
+            'mmsegmentation',
+            'lmdb',
+        ):
             assert name in names
 
     def test_the_source_of_mmcv_is_checked(self):

@@ -26,7 +26,9 @@ def main() -> None:
     try:
         import lmdb
     except ImportError:
-        raise ImportError('this needs the package lmdb: pip install lmdb') from None
+        raise ImportError(
+            "this needs lmdb, which is not installed: pip install 'mmslak[pretrain]' brings it"
+        ) from None
     folder = Path(args.folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'folder {folder} does not exist')

@@ -1,18 +1,10 @@
 """Cascade Mask R-CNN + ConvNeXt-T on COCO, SLaK-T's recipe. Paper, table 6: 50.4 box AP."""
 
-_base_ = '../cascade_mask_rcnn_slak_t_coco.py'
+_base_ = ['../cascade_mask_rcnn_slak_t_coco.py', '../_base_/models/convnext_backbone.py']
 
 custom_imports = dict(imports=['mmslak', 'mmpretrain.models'], allow_failed_imports=False)
 custom_hooks = []
 model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='mmpretrain.ConvNeXt',
-        arch='tiny',
-        out_indices=[0, 1, 2, 3],
-        drop_path_rate=0.4,
-        layer_scale_init_value=1.0,
-        gap_before_final_norm=False,
-    ),
+    backbone=dict(_base_.convnext, _delete_=True),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )

@@ -75,20 +75,42 @@ def config_sparsity(cfg: Config) -> float:
     return 0.4
 
 
-def config_costs(cfg: Config, shape: tuple[int, int], sparsity: float = 0.4) -> dict:
+def config_targets(cfg: Config, model: nn.Module) -> dict[str, nn.Parameter]:
+    """Select the weights that a sparsity of a config's model leaves out.
+
+    Args:
+        cfg (Config): A config of any of the three toolboxes.
+        model (nn.Module): Its model.
+
+    Returns:
+        dict: Every convolution and linear weight of the backbone, and of a classifier's head.
+    """
+    weights = select_targets(model.backbone, 'all', 'backbone.')
+    if cfg.get('default_scope') == 'mmpretrain':
+        weights.update(select_targets(model.head, 'all', 'head.'))
+    return weights
+
+
+def config_costs(
+    cfg: Config,
+    shape: tuple[int, int],
+    sparsity: float = 0.4,
+    scores: dict[str, Tensor] | None = None,
+) -> dict:
     """Count parameters and multiply-adds of a config's model, dense and sparse.
 
     The model runs on the meta device, where only shapes are computed. Multiply-adds are those
     of convolutions and linear layers of what runs at test time, once each: for a segmentor
     backbone and decode head, for a detector also the neck, the RPN, the box heads on 1000
-    proposals and the mask heads on 100 regions. Sparse means that every convolution and
-    linear layer of the backbone (and of a classifier's head) keeps the same share of its
-    weights, and zeros are left out.
+    proposals and the mask heads on 100 regions. Sparse means that the weights of
+    :func:`config_targets` are thinned out, and zeros are left out: every layer keeps the same
+    share, or as many as SNIP gives it, where there are scores.
 
     Args:
         cfg (Config): A config of any of the three toolboxes.
         shape (tuple[int, int]): Height and width of the one image, in pixels.
         sparsity (float): Share of the backbone's weights left out.
+        scores (dict[str, Tensor], optional): SNIP's, of the weights of :func:`config_targets`.
 
     Returns:
         dict: ``params_dense``, ``params_sparse``, ``macs_dense`` and ``macs_sparse``, numbers.
@@ -104,10 +126,9 @@ def config_costs(cfg: Config, shape: tuple[int, int], sparsity: float = 0.4) -> 
         image = torch.zeros(1, settings.backbone.get('in_channels', 3), *shape)
         uses = weight_uses(model, lambda: _run(model, image))
     parameters = dict(model.named_parameters())
-    weights = select_targets(model.backbone, 'all', 'backbone.')
-    if cfg.get('default_scope') == 'mmpretrain':
-        weights.update(select_targets(model.head, 'all', 'head.'))
-    kept = allocate(weights, sparsity, 'uniform') if sparsity else {}
+    weights = config_targets(cfg, model)
+    method = 'uniform' if scores is None else 'snip'
+    kept = allocate(weights, sparsity, method, scores) if sparsity else {}
     left_out = {name: weights[name].numel() - count for name, count in kept.items()}
     dense = sum(p.numel() for p in parameters.values())
     macs = sum(n * parameters[name].numel() for name, n in uses.items())

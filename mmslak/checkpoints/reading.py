@@ -9,7 +9,8 @@ import torch
 from mmengine.fileio import get_local_path
 
 _ZIP = b'PK\x03\x04'
-_PICKLE = b'\x80'
+#: What torch.save wrote before it wrote ZIP files begins with a pickled long number.
+_PICKLE = b'\x80\x02\x8a'
 
 
 class CheckpointError(ValueError):
@@ -36,7 +37,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
         FileNotFoundError: If there is no such file.
         UnsafeCheckpointError: If it holds other objects and ``trust`` is not set, naming their
             types.
-        CheckpointError: If it is damaged, or no checkpoint.
+        CheckpointError: If it is damaged, a folder, or no checkpoint.
     """
     path = str(path)
     if '://' in path:
@@ -46,6 +47,8 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
 
 
 def _read(file: Path, name: str, trust: bool) -> dict:
+    if file.is_dir():
+        raise CheckpointError(f'{name} is a folder; give one of the checkpoints in it')
     if not file.is_file():
         raise FileNotFoundError(f'checkpoint {name} does not exist')
     with open(file, 'rb') as stream:

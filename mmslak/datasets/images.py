@@ -62,7 +62,7 @@ def check_images(dataset, skip: bool, log: logging.Logger) -> None:
         BadImageError: Naming the first bad files, or that no image is left.
     """
     for leaf in _leaves(dataset):
-        if not hasattr(leaf, 'get_data_info') or getattr(leaf, 'backend_args', None):
+        if not hasattr(leaf, 'get_data_info') or _reads_elsewhere(leaf):
             continue
         if not skip and not getattr(leaf, 'ann_file', ''):
             continue
@@ -94,6 +94,12 @@ def check_images(dataset, skip: bool, log: logging.Logger) -> None:
         )
     if skip:
         _count_again(dataset)
+
+
+def _reads_elsewhere(dataset) -> bool:
+    """Tell whether images come out of something else than files, such as an LMDB or a server."""
+    steps = getattr(getattr(dataset, 'pipeline', None), 'transforms', [])
+    return any(getattr(part, 'backend_args', None) for part in [dataset, *steps])
 
 
 def no_image_left(dataset: dict) -> str:

@@ -14,6 +14,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ..checkpoints import read_checkpoint
 from ..registry import HOOKS
@@ -204,25 +205,9 @@ class DynamicSparsityHook(Hook):
         }
 
     def _snip_scores(self, runner, model, parameters) -> dict[str, Tensor]:
-        """Scores |g * w| on one batch of the training data, through the model's own loss."""
         loader = runner.train_dataloader
-        size = loader.batch_size or loader.batch_sampler.batch_size
-        order = torch.randperm(
-            len(loader.dataset), generator=torch.Generator().manual_seed(self.seed)
-        ).tolist()
-        # Each rank scores a batch of its own; the gradients are averaged.
-        first = runner.rank * size
-        with _random_state_kept():
-            chosen = [order[(first + i) % len(order)] for i in range(size)]
-            batch = loader.collate_fn([loader.dataset[i] for i in chosen])
-
-            def loss() -> Tensor:
-                model.train()
-                data = model.data_preprocessor(batch, True)
-                return model.parse_losses(model._run_forward(data, mode='loss'))[0]
-
-            runner.logger.info(f'Sparsity: SNIP scores of {size} training samples')
-            return snip_scores(model, parameters, loss)
+        runner.logger.info(f'Sparsity: SNIP scores of {_batch_size(loader)} training samples')
+        return score_training_batch(model, loader, parameters, self.seed, runner.rank)
 
     def _mask_before_clipping(self, optim_wrapper: OptimWrapper) -> None:
         """Have gradients masked before their norm is taken; MMEngine clips inside its step."""
@@ -304,6 +289,46 @@ def density_table(dynamics: DynamicSparsity, brief: bool = False) -> str:
         console.print(table)
     text = '\n'.join(line.rstrip() for line in capture.get().split('\n') if line.strip())
     return text + (f'\n  left dense: {", ".join(dense)}' if dense else '')
+
+
+def score_training_batch(
+    model: nn.Module,
+    loader: DataLoader,
+    parameters: dict[str, nn.Parameter],
+    seed: int = 0,
+    rank: int = 0,
+) -> dict[str, Tensor]:
+    """Compute SNIP's scores |g * w| on one batch of training data, through the model's own loss.
+
+    Args:
+        model (nn.Module): As MMEngine's models are, with ``data_preprocessor``; left as it was.
+        loader (DataLoader): Of the training data; its batch size is that of the batch.
+        parameters (dict): The weights to score.
+        seed (int): Which samples are drawn.
+        rank (int): Of this process: each scores a batch of its own, the gradients are averaged.
+
+    Returns:
+        dict[str, Tensor]: Scores of the parameters' shapes.
+    """
+    size = _batch_size(loader)
+    order = torch.randperm(
+        len(loader.dataset), generator=torch.Generator().manual_seed(seed)
+    ).tolist()
+    first = rank * size
+    with _random_state_kept():
+        chosen = [order[(first + i) % len(order)] for i in range(size)]
+        batch = loader.collate_fn([loader.dataset[i] for i in chosen])
+
+        def loss() -> Tensor:
+            model.train()
+            data = model.data_preprocessor(batch, True)
+            return model.parse_losses(model._run_forward(data, mode='loss'))[0]
+
+        return snip_scores(model, parameters, loss)
+
+
+def _batch_size(loader: DataLoader) -> int:
+    return loader.batch_size or loader.batch_sampler.batch_size
 
 
 @contextmanager

@@ -79,14 +79,15 @@ class ThroughputHook(Hook):
         step = (self._waiting + self._computing) / self._count
         images = size * get_world_size() / step
         text = f'Speed: {images:,.1f} images/s'
-        text += f', {_duration(step * len(loader))} an epoch of {len(loader):,} iterations'
+        text += f', {_duration(step * len(loader))} per epoch ({len(loader):,} iterations)'
         left = runner.max_iters - runner.iter - 1
-        text += f', {_duration(step * left)} left'
+        text += f', {_duration(step * left)} left; '
         what = bottleneck(self._waiting, self._computing, loader.num_workers)
         share = self._waiting / (self._waiting + self._computing)
-        text += f'; {share:.0%} of the time waiting for data, so the bottleneck is {what}'
+        text += f'bottleneck: {what} ({share:.0%} of the time waiting for data'
         if what == 'data':
-            text += ' (more train_dataloader.num_workers, or faster storage)'
+            text += '; more train_dataloader.num_workers or faster storage may help'
+        text += ')'
         return text
 
 

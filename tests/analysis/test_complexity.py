@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmslak.analysis.complexity import config_costs, weight_uses
+from mmslak.analysis.complexity import config_costs, config_targets, weight_uses
 from mmslak.engine.config import load_config
 from mmslak.models import SLaK
 from mmslak.sparsity import allocate, select_targets
@@ -85,6 +86,27 @@ def test_dense_segmentors_are_the_papers(config, parameters, gmacs):
     costs = config_costs(load_config(ROOT / f'configs/{config}.py'), (512, 2048))
     assert round(costs['params_dense'] / 1e6) == parameters
     assert costs['macs_dense'] / 1e9 == pytest.approx(gmacs, rel=0.001)
+
+
+def test_by_snip_a_layer_keeps_its_share_of_the_best_scores():
+    """Against the threshold of a plain sort, with stage 1 scored low."""
+    pytest.importorskip('mmpretrain')
+    cfg = load_config(ROOT / 'configs/sample/slak_nano_in1k.py')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(cfg.model).eval()
+    uses = weight_uses(model, lambda: model(torch.zeros(1, 3, 64, 64), mode='tensor'))
+    weights, generator = config_targets(cfg, model), torch.Generator().manual_seed(0)
+    assert 'head.fc.weight' in weights and set(weights) == set(uses)
+    scores = {
+        name: torch.rand(w.shape, generator=generator) * (0.5 if '.stages.0.' in name else 1)
+        for name, w in weights.items()
+    }
+    ranked = torch.cat([s.flatten() for s in scores.values()]).sort(descending=True).values
+    threshold = ranked[round(0.6 * len(ranked)) - 1]
+    expected = sum(uses[name] * int((s >= threshold).sum()) for name, s in scores.items())
+    by_snip, uniform = (config_costs(cfg, (64, 64), 0.4, s) for s in (scores, None))
+    assert by_snip['macs_sparse'] == expected < 0.99 * uniform['macs_sparse']
+    assert by_snip['params_sparse'] == uniform['params_sparse']
 
 
 def test_sparse_segmentor_is_close_to_the_papers():

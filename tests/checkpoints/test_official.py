@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pickle
 import subprocess
 import sys
 from collections import OrderedDict
@@ -344,7 +345,14 @@ def test_files_that_cannot_be_read(tmp_path):
         with pytest.raises(CheckpointError, match='truncated or damaged') as error:
             read_checkpoint(file)
         assert '\n' not in str(error.value)
-    for content in (b'', b'<html>not found</html>', b'\x89PNG\r\n\x1a\n'):
+    torch.save(dict(model=nano()), file, _use_new_zipfile_serialization=False)
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match='truncated or damaged'):
+        read_checkpoint(file)
+    with pytest.raises(CheckpointError, match='is a folder'):
+        read_checkpoint(tmp_path)
+    others = (b'', b'<html>not found</html>', b'\x89PNG\r\n\x1a\n', pickle.dumps(dict(a=1)))
+    for content in others:
         file.write_bytes(content)
         with pytest.raises(CheckpointError, match='not a checkpoint') as error:
             read_checkpoint(file)

@@ -166,7 +166,7 @@ class ListDataset(BaseDataset):
 
     def __init__(self, paths, **kwargs):
         self.paths = paths
-        super().__init__(pipeline=[], **kwargs)
+        super().__init__(**dict(dict(pipeline=[]), **kwargs))
 
     def load_data_list(self):
         return [dict(img_path=str(path)) for path in self.paths]
@@ -193,3 +193,16 @@ def test_nothing_left_is_an_error(images):
         check_images(ListDataset([images['cut']]), skip=True, log=log)
     with pytest.raises(BadImageError, match='no image is left'):
         check_images(ListDataset([], ann_file='list.txt', serialize_data=False), False, log)
+
+
+@pytest.mark.parametrize('skip', [False, True])
+def test_images_in_an_lmdb_are_not_looked_for_on_the_disk(images, skip):
+    class Load:
+        backend_args = dict(backend='lmdb', db_path='train.lmdb')
+
+        def __call__(self, item):
+            return item
+
+    dataset = ListDataset([images['missing']], ann_file='list.txt', pipeline=[Load()])
+    check_images(dataset, skip, logging.getLogger('test'))
+    assert len(dataset) == 1

@@ -44,7 +44,8 @@ def main() -> None:
     sizes = {name: found.state_dict[name].numel() for name in found.densities}
     kept = sum(density * sizes[name] for name, density in found.densities.items())
     settings = ', '.join(f'{key}={value!r}' for key, value in found.settings.items())
-    print(f'{args.src}: a {found.form} with SLaK({settings})')
+    kind = 'classifier' if found.form == 'classifier' else 'segmentor or detector'
+    print(f'{args.src}: a {kind} with SLaK({settings})')
     print(
         f'{len(found.state_dict)} entries: {found.renamed} renamed, {len(found.passed)} of heads '
         'passed on as they are, the others kept; none left over'
