@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from . import cpp, pytorch, triton_kernels
+from . import cpp, pytorch
 
 #: Names for ``implementation``: ``auto`` picks by device and shape, ``native`` is PyTorch's
 #: convolution, ``pytorch`` is made of PyTorch's operators, ``cpp`` is compiled for this CPU on
@@ -189,7 +189,37 @@ class _Native:
         )[1]  # fmt: skip
 
 
-_MODULES = {'native': _Native, 'pytorch': pytorch, 'cpp': cpp, 'triton': triton_kernels}
+class _Triton:
+    """The Triton kernels with the interface of the other implementations."""
+
+    @staticmethod
+    def available(x: Tensor) -> bool:
+        # Some builds of PyTorch come without Triton.
+        try:
+            from . import triton_kernels
+        except ImportError:
+            return False
+        return triton_kernels.available(x)
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
+    ) -> Tensor:
+        from . import triton_kernels
+
+        out = triton_kernels.forward(x, weight)
+        if bias is not None:
+            out += bias.view(-1, 1, 1)
+        return out if add_to is None else add_to.add_(out)
+
+    @staticmethod
+    def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+        from . import triton_kernels
+
+        return triton_kernels.weight_gradient(x, grad, kernel_size)
+
+
+_MODULES = {'native': _Native, 'pytorch': pytorch, 'cpp': cpp, 'triton': _Triton}
 
 
 def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> str:
@@ -205,7 +235,7 @@ def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> s
     """
     large = max(kernel_size) > 7
     if x.device.type == 'cuda':
-        return 'triton' if large and triton_kernels.available(x) else 'native'
+        return 'triton' if large and _Triton.available(x) else 'native'
     if x.device.type != 'cpu' or x.dtype not in (*_HALF, torch.float32, torch.float64):
         return 'native'
     if not cpp.available():
@@ -222,7 +252,7 @@ def _implementation(x: Tensor, kernel_size: tuple[int, int], asked: str, gradien
             "implementation='cpp' needs tensors on the CPU and a C++ compiler (g++, clang++ or "
             "what CXX names); implementation='auto' runs everywhere"
         )
-    if name == 'triton' and not triton_kernels.available(x):
+    if name == 'triton' and not _Triton.available(x):
         raise ValueError(
             "implementation='triton' needs Triton and tensors of float16, bfloat16 or float32 on "
             "a CUDA device; implementation='auto' runs everywhere"

@@ -1,2 +1,0 @@
-def available(x):
-    return False
