@@ -15,12 +15,12 @@ is a block of M[p, q], and the gradient of weight j is the sum of the diagonal
 q - p = j - length // 2. It costs as many multiplications as the forward pass and loads each input
 once, in long vectors. The alternative, loading X in Toeplitz form so that the product is the
 gradient itself, has only as many rows as the kernel has lines (5, padded to 16 or 64) and loads
-each input as many times as the kernel is long. Sums over parts of the lines are
-written out and added in a fixed order, without atomics: the result is the same in every run.
+each input as many times as the kernel is long. Sums over parts of the lines are written out and
+added in a fixed order, without atomics: the result is the same in every run.
 
-Importing this module needs Triton. It is tested in Triton's interpreter, on CPU tensors, and
-compiled for compute capabilities 8.0 and 9.0; block sizes were chosen by what the compiler
-reports (registers, shared memory), not by measured time.
+Importing this module needs Triton. The kernels are tested in Triton's interpreter, on CPU
+tensors, and compiled for compute capabilities 8.0 and 9.0. Block sizes were chosen by what the
+compiler reports (registers, spills, shared memory, instructions); times are not measured.
 """
 
 from math import gcd
@@ -45,30 +45,30 @@ class Blocks(NamedTuple):
     """Sizes of one program's block, each a power of two from 16, and how it is run."""
 
     lines: int  #: lines at a time
-    outputs: int  #: outputs along a line (of the weight gradient: positions p)
-    inputs: int  #: inputs along a line at a time (positions q)
+    outputs: int  #: positions p along a line, of outputs
+    inputs: int  #: positions q along a line at a time, of inputs
     warps: int
-    stages: int
+    stages: int  #: loads of so many steps are under way at once
 
 
-#: (pass, precision, line, kernel, capability) -> Blocks. Precision is '16' for both 16-bit types,
-#: 'tf32' or 'ieee'; line and kernel are buckets, see `_blocks`; capability is (major, minor) or
-#: None for any. A row with the capability wins over one without.
-TABLE = {
-    ('forward', '16', 'short', 'large', None): Blocks(128, 64, 64, 4, 3),
-    ('forward', '16', 'long', 'large', None): Blocks(128, 64, 64, 4, 3),
-    ('forward', '16', 'short', 'small', None): Blocks(128, 64, 64, 4, 3),
-    ('forward', '16', 'long', 'small', None): Blocks(128, 64, 32, 4, 3),
-}
-#: Where the table has no row.
-DEFAULTS = {
-    ('forward', '16'): Blocks(128, 64, 64, 4, 3),
-    ('forward', 'tf32'): Blocks(64, 64, 32, 4, 2),
-    ('forward', 'ieee'): Blocks(64, 32, 32, 4, 2),
-    ('weight_gradient', '16'): Blocks(64, 64, 128, 4, 3),
-    ('weight_gradient', 'tf32'): Blocks(32, 64, 64, 4, 2),
-    ('weight_gradient', 'ieee'): Blocks(32, 32, 64, 4, 2),
-}
+#: (pass, precision, loads, line, kernel, capability), Blocks; None stands for any, the first row
+#: that fits is used, so measured rows go above general ones. Precision is '16' for both 16-bit
+#: types, 'tf32' or 'ieee'; loads are 'vector' where neighbours along a line are loaded at once,
+#: else 'scalar', which needs more registers; line is 'long' from 65 positions, else 'short';
+#: kernel is 'small' up to 15 weights, else 'large'; capability is (major, minor).
+TABLE = (
+    (('forward', '16', 'vector', 'long', 'small', None), Blocks(128, 64, 32, 8, 3)),
+    (('forward', '16', 'vector', None, None, None), Blocks(128, 64, 64, 8, 3)),
+    (('forward', '16', 'scalar', 'long', 'small', None), Blocks(64, 64, 32, 8, 3)),
+    (('forward', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3)),
+    (('forward', 'tf32', None, None, None, None), Blocks(64, 64, 32, 8, 2)),
+    (('forward', 'ieee', None, None, None, None), Blocks(64, 32, 32, 4, 2)),
+    (('weight_gradient', '16', 'vector', 'long', 'large', None), Blocks(64, 64, 128, 8, 3)),
+    (('weight_gradient', '16', 'vector', None, None, None), Blocks(64, 64, 64, 4, 3)),
+    (('weight_gradient', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3)),
+    (('weight_gradient', 'tf32', None, None, None, None), Blocks(32, 64, 64, 8, 2)),
+    (('weight_gradient', 'ieee', None, None, None, None), Blocks(32, 32, 64, 4, 2)),
+)
 
 
 def available(x: Tensor) -> bool:
@@ -77,8 +77,10 @@ def available(x: Tensor) -> bool:
         return False
     if isinstance(_forward_kernel, InterpretedFunction):
         return True
-    return x.is_cuda and torch.cuda.get_device_capability(x.device) >= (
-        (8, 0) if x.dtype == torch.bfloat16 else (7, 0)
+    return (
+        x.is_cuda
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability(x.device) >= (8, 0)
     )
 
 
@@ -106,58 +108,40 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
     if out.numel() == 0:
         return out
     x = _planar(x)
-    # The strides below are those of a planar result where the wanted one is not planar.
     planar = out if _is_planar(out) else torch.empty_like(x)
 
-    tall = _is_tall(kernel, x.shape)
-    images, channels, lines, length = _sizes(x, tall)
-    short, long = kernel if not tall else kernel[::-1]
-    # Lines of weights that reach from one line of the map to another.
-    first_tap = max(0, short // 2 - (lines - 1))
-    last_tap = min(short, short // 2 + lines)
-
-    precision = _precision(x.dtype)
-    neighbours = NEIGHBOURS if _strides(x, tall)[2] == 1 else 1
-    groups = triton.cdiv(lines, neighbours)
-    rows = images * groups * neighbours
-    blocks = _blocks('forward', precision, rows, length, long, _capability(x))
-    row_blocks = triton.cdiv(rows, blocks.lines)
-    output_blocks = triton.cdiv(length, blocks.outputs)
-    unit, (x_strides, out_strides), units = _units(
-        length, _strides(x, tall), _strides(planar, tall), itemsize=x.element_size()
-    )
+    lines = _Lines.of(kernel, x, planar)
+    short, long = lines.kernel
+    blocks = _blocks('forward', x, lines)
+    row_blocks = triton.cdiv(lines.rows, blocks.lines)
+    output_blocks = triton.cdiv(lines.length, blocks.outputs)
+    # Zeros on both sides of the weights make every block of the band a load without a mask. Of
+    # the band, it reaches from outputs + 14 before the weights to outputs + inputs - 2 after.
+    margin = blocks.outputs + blocks.inputs
+    padded = x.new_zeros(lines.channels, short, margin + long + margin)
+    padded[:, :, margin : margin + long] = lines.turned(weight[:, 0])
     _launch(
         _forward_kernel,
         # One dimension: the others end at 65535.
-        channels * output_blocks * row_blocks,
+        lines.channels * output_blocks * row_blocks,
         blocks,
         dict(
             x_ptr=x,
-            weight_ptr=weight,
+            weight_ptr=padded,
             out_ptr=planar,
-            rows=rows,
-            lines=lines,
-            groups=groups,
-            units=units,
+            **lines.arguments('x', 'out'),
             row_blocks=row_blocks,
             output_blocks=output_blocks,
-            first_tap=first_tap,
-            last_tap=last_tap,
-            short_half=short // 2,
-            long=long,
-            **_named('x', x_strides),
-            **_named('out', out_strides),
-            **_named('weight', _strides(weight, tall)[1:], 'csl'),
-            LINES=blocks.lines,
-            OUTPUTS=blocks.outputs,
-            INPUTS=blocks.inputs,
-            NEIGHBOURS=neighbours,
-            UNIT=unit,
-            PRECISION=_dot_precision(precision),
-            UPCAST=_upcast(x.dtype),
+            # Lines of weights that reach from one line of the map to another.
+            first_tap=max(0, short // 2 - (lines.count - 1)),
+            last_tap=min(short, short // 2 + lines.count),
+            weight_c=padded.stride(0),
+            weight_s=padded.stride(1),
+            MARGIN=margin,
+            **_constants(x, blocks),
         ),
     )
-    return planar if planar is out else out.copy_(planar)
+    return out if planar is out else out.copy_(planar)
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
@@ -191,7 +175,7 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
         ValueError: If the shapes, dtypes or devices do not fit.
     """
     kernel = tuple(kernel_size)
-    _check(x, (x.shape[1] if x.ndim == 4 else 0, 1, *kernel), kernel)
+    _check(x, (*x.shape[1:2], 1, *kernel), kernel)
     if (grad.shape, grad.dtype, grad.device) != (x.shape, x.dtype, x.device):
         raise ValueError(
             'grad must have the shape, dtype and device of x, '
@@ -202,64 +186,40 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
         return x.new_zeros(x.shape[1], 1, *kernel)
     x, grad = _planar(x), _planar(grad)
 
-    tall = _is_tall(kernel, x.shape)
-    images, channels, lines, length = _sizes(x, tall)
-    short, long = kernel if not tall else kernel[::-1]
-    precision = _precision(x.dtype)
-    neighbours = NEIGHBOURS if _strides(x, tall)[2] == 1 else 1
-    groups = triton.cdiv(lines, neighbours)
-    rows = images * groups * neighbours
-    blocks = _blocks('weight_gradient', precision, rows, length, long, _capability(x))
-    output_blocks = triton.cdiv(length, blocks.outputs)
-    input_blocks = max(
-        triton.cdiv(last - first, blocks.inputs)
-        for first, last in (
-            _reach(p, blocks.outputs, long // 2, length)
-            for p in range(0, length, blocks.outputs)
-        )
+    lines = _Lines.of(kernel, x, grad)
+    short, long = lines.kernel
+    blocks = _blocks('weight_gradient', x, lines)
+    output_blocks = triton.cdiv(lines.length, blocks.outputs)
+    # As in the kernel: a block of outputs needs inputs from a multiple of 16.
+    reach = (
+        min(p + blocks.outputs + long // 2, lines.length) - max(p - long // 2, 0) // 16 * 16
+        for p in range(0, lines.length, blocks.outputs)
     )
+    input_blocks = triton.cdiv(max(reach), blocks.inputs)
     # Enough programs to fill a GPU, by dividing the lines where there are too few.
-    parts = triton.cdiv(PROGRAMS, channels * short * output_blocks * input_blocks)
-    part_rows = triton.cdiv(triton.cdiv(rows, parts), blocks.lines) * blocks.lines
-    parts = triton.cdiv(rows, part_rows)
+    parts = triton.cdiv(PROGRAMS, lines.channels * short * output_blocks * input_blocks)
+    part_rows = triton.cdiv(triton.cdiv(lines.rows, parts), blocks.lines) * blocks.lines
+    parts = triton.cdiv(lines.rows, part_rows)
     pieces = parts * output_blocks * input_blocks
-    sums = x.new_empty((channels, pieces, short, long), dtype=torch.float32)
-    unit, (x_strides, grad_strides), units = _units(
-        length, _strides(x, tall), _strides(grad, tall), itemsize=x.element_size()
-    )
+    sums = x.new_empty((lines.channels, pieces, short, long), dtype=torch.float32)
     _launch(
         _weight_gradient_kernel,
-        channels * pieces * short,
+        lines.channels * pieces * short,
         blocks,
         dict(
             x_ptr=x,
             grad_ptr=grad,
             sums_ptr=sums,
-            rows=rows,
+            **lines.arguments('x', 'grad'),
+            parts=parts,
             part_rows=part_rows,
-            lines=lines,
-            groups=groups,
-            units=units,
             output_blocks=output_blocks,
             input_blocks=input_blocks,
-            short=short,
-            long=long,
-            **_named('x', x_strides),
-            **_named('grad', grad_strides),
-            LINES=blocks.lines,
-            OUTPUTS=blocks.outputs,
-            INPUTS=blocks.inputs,
             WEIGHTS=min(64, max(16, triton.next_power_of_2(long))),
-            NEIGHBOURS=neighbours,
-            UNIT=unit,
-            PRECISION=_dot_precision(precision),
-            UPCAST=_upcast(x.dtype),
+            **_constants(x, blocks),
         ),
     )
-    total = sums.sum(1)
-    if tall:
-        total = total.transpose(1, 2)
-    return total.to(x.dtype).unsqueeze(1).contiguous()
+    return lines.turned(sums.sum(1)).to(x.dtype).unsqueeze(1).contiguous()
 
 
 def _check(x: Tensor, weight_shape: tuple[int, ...], kernel: tuple[int, ...]) -> None:
@@ -272,14 +232,8 @@ def _check(x: Tensor, weight_shape: tuple[int, ...], kernel: tuple[int, ...]) ->
             f'weight must be of shape ({x.shape[1]}, 1, kh, kw) for the {x.shape[1]} channels '
             f'of x, got {tuple(weight_shape)}'
         )
-    if len(kernel) != 2 or any(size < 1 or size % 2 == 0 for size in kernel):
+    if any(size < 1 or size % 2 == 0 for size in kernel):
         raise ValueError(f'both sizes of the kernel must be odd, got {kernel}')
-
-
-def _is_tall(kernel: tuple[int, int], shape: torch.Size) -> bool:
-    """Say whether lines are columns; of a kernel, only what fits a map counts."""
-    height, width = (min(k, 2 * size - 1) for k, size in zip(kernel, shape[2:], strict=True))
-    return height > width
 
 
 def _is_planar(x: Tensor) -> bool:
@@ -289,92 +243,138 @@ def _is_planar(x: Tensor) -> bool:
 def _planar(x: Tensor) -> Tensor:
     """``x``, or a copy if its channels are neighbours in memory.
 
-    A program works on one channel. Every load would fetch 32 bytes of neighbouring channels
-    for the 2 or 4 it wants, in each line of weights; a copy does so once.
+    A program works on one channel. Every load would fetch 32 bytes of neighbouring channels for
+    the 2 or 4 it wants, again in each line of weights; the copy does so once.
     """
     return x if _is_planar(x) else x.contiguous()
 
 
-def _sizes(x: Tensor, tall: bool) -> tuple[int, int, int, int]:
-    n, c, h, w = x.shape
-    return (n, c, w, h) if tall else (n, c, h, w)
+class _Lines(NamedTuple):
+    """Two tensors of one shape, seen as lines along the longer side of a kernel."""
+
+    tall: bool
+    kernel: tuple[int, int]  #: short and long side
+    channels: int
+    count: int  #: lines of one map
+    length: int
+    rows: int  #: lines of a channel over all images, missing ones at a map's end counted
+    neighbours: int  #: lines of one map are counted in multiples of this
+    unit: int
+    strides: tuple[tuple[int, int, int, int], ...]  #: images, channels, lines, along a line
+    index: tl.dtype  #: type of positions within a channel: 64 bits cost registers
+
+    @classmethod
+    def of(cls, kernel: tuple[int, int], *tensors: Tensor) -> '_Lines':
+        shape = tensors[0].shape
+        # Of a kernel, only what fits the map counts.
+        reach = [min(k, 2 * size - 1) for k, size in zip(kernel, shape[2:], strict=True)]
+        tall = reach[0] > reach[1]
+
+        def turned(n, c, h, w):
+            return (n, c, w, h) if tall else (n, c, h, w)
+
+        images, channels, count, length = turned(*shape)
+        strides = [turned(*t.stride()) for t in tensors]
+        neighbours = NEIGHBOURS if strides[0][2] == 1 else 1
+        # Of an argument the compiler knows at best that 16 divides it. Where lines and strides
+        # are counted in a unit of its knowledge, it loads and stores whole units: 8 elements of
+        # 16 bits in maps 56 wide.
+        unit = 1
+        if all(s[3] == 1 for s in strides):
+            unit = gcd(
+                16 // tensors[0].element_size(), length, *(n for s in strides for n in s[:3])
+            )
+        last = max(
+            sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+            for t in tensors
+        )
+        return cls(
+            tall=tall,
+            kernel=kernel[::-1] if tall else kernel,
+            channels=channels,
+            count=count,
+            length=length,
+            rows=images * triton.cdiv(count, neighbours) * neighbours,
+            neighbours=neighbours,
+            unit=unit,
+            strides=tuple(strides),
+            index=tl.int32 if last < 2**31 else tl.int64,
+        )
+
+    def turned(self, weights: Tensor) -> Tensor:
+        """Weights (C, kh, kw) as (C, short, long), or back."""
+        return weights.transpose(1, 2) if self.tall else weights
+
+    def arguments(self, *names: str) -> dict:
+        """Arguments of either kernel."""
+        result = dict(
+            rows=self.rows,
+            lines=self.count,
+            groups=triton.cdiv(self.count, self.neighbours),
+            units=self.length // self.unit,
+            short=self.kernel[0],
+            long=self.kernel[1],
+            NEIGHBOURS=self.neighbours,
+            UNIT=self.unit,
+            INDEX=self.index,
+        )
+        for name, strides in zip(names, self.strides, strict=True):
+            for axis, stride in zip('ncs', strides[:3], strict=True):
+                result[f'{name}_{axis}'] = stride // self.unit
+            result[f'{name}_l'] = strides[3]
+        return result
 
 
-def _strides(x: Tensor, tall: bool) -> tuple[int, int, int, int]:
-    """Strides of images, channels, lines, and positions along a line."""
-    n, c, h, w = x.stride()
-    return (n, c, w, h) if tall else (n, c, h, w)
-
-
-def _named(prefix: str, strides: tuple[int, ...], axes: str = 'ncsl') -> dict[str, int]:
-    return {f'{prefix}_{axis}': stride for axis, stride in zip(axes, strides, strict=True)}
-
-
-def _units(
-    length: int, *strides: tuple[int, ...], itemsize: int
-) -> tuple[int, list[tuple[int, ...]], int]:
-    """Express line length and strides in the largest unit that divides them, up to 16 bytes.
-
-    The compiler knows of an argument only whether it is divisible by 16; multiplied by a
-    constant it is seen to allow vectors of this many elements (8 in maps 56 wide).
-
-    Returns:
-        tuple: The unit in elements, the strides with all but the last in units, the length in
-        units.
-    """
-    unit = 1
-    if all(s[3] == 1 for s in strides):
-        unit = gcd(16 // itemsize, length, *(part for s in strides for part in s[:3]))
-    return unit, [(*(p // unit for p in s[:3]), s[3]) for s in strides], length // unit
-
-
-def _reach(first: int, outputs: int, half: int, length: int) -> tuple[int, int]:
-    """Inputs that a block of outputs needs, from a multiple of 16; as in the kernels."""
-    return max(first - half, 0) // 16 * 16, min(first + outputs + half, length)
+def _constants(x: Tensor, blocks: Blocks) -> dict:
+    return dict(
+        LINES=blocks.lines,
+        OUTPUTS=blocks.outputs,
+        INPUTS=blocks.inputs,
+        PRECISION='tf32' if _precision(x.dtype) == 'tf32' else 'ieee',
+        # The interpreter holds bfloat16 as integers and would multiply these.
+        UPCAST=x.dtype == torch.bfloat16 and isinstance(_forward_kernel, InterpretedFunction),
+    )
 
 
 def _precision(dtype: torch.dtype) -> str:
     if dtype != torch.float32:
         return '16'
-    # Read this way it may be set by PyTorch's older switch, `allow_tf32`, as well.
+    # Set by PyTorch's older switches, `allow_tf32` and `set_float32_matmul_precision`, as well.
     return 'tf32' if torch.backends.cuda.matmul.fp32_precision == 'tf32' else 'ieee'
-
-
-def _dot_precision(precision: str) -> str:
-    return 'tf32' if precision == 'tf32' else 'ieee'
 
 
 def _capability(x: Tensor) -> tuple[int, int] | None:
     return torch.cuda.get_device_capability(x.device) if x.is_cuda else None
 
 
-def _blocks(
-    name: str,
-    precision: str,
-    rows: int,
-    length: int,
-    long: int,
-    capability: tuple[int, int] | None,
-) -> Blocks:
-    line = 'short' if length <= 64 else 'long'
-    kernel = 'small' if long <= 15 else 'large'
-    key = (name, precision, line, kernel)
-    blocks = TABLE.get((*key, capability)) or TABLE.get((*key, None)) or DEFAULTS[key[:2]]
+def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
+    """Blocks from the table, no larger than the lines need."""
+    key = (
+        name,
+        _precision(x.dtype),
+        # cp.async, which loads without waiting, moves at least 4 bytes.
+        'vector' if lines.unit * x.element_size() > 4 else 'scalar',
+        'long' if lines.length > 64 else 'short',
+        'small' if lines.kernel[1] <= 15 else 'large',
+        _capability(x),
+    )
+    blocks = next(
+        blocks
+        for row, blocks in TABLE
+        if all(want in (None, got) for want, got in zip(row, key, strict=True))
+    )
 
     def fitted(block: int, size: int) -> int:
         # No product is smaller than 16.
         return min(block, max(16, triton.next_power_of_2(size)))
 
-    return blocks._replace(
-        lines=fitted(blocks.lines, rows),
-        outputs=fitted(blocks.outputs, length),
-        inputs=fitted(blocks.inputs, length),
+    blocks = blocks._replace(
+        lines=fitted(blocks.lines, lines.rows),
+        outputs=fitted(blocks.outputs, lines.length),
+        inputs=fitted(blocks.inputs, lines.length),
     )
-
-
-def _upcast(dtype: torch.dtype) -> bool:
-    """Triton's interpreter holds bfloat16 as integers and would multiply these."""
-    return dtype == torch.bfloat16 and isinstance(_forward_kernel, InterpretedFunction)
+    # Fewer outputs than 16 for each thread of 8 warps leave warps without work.
+    return blocks._replace(warps=4) if blocks.lines * blocks.outputs < 4096 else blocks
 
 
 def _launch(kernel, programs: int, blocks: Blocks, arguments: dict) -> None:
@@ -383,7 +383,7 @@ def _launch(kernel, programs: int, blocks: Blocks, arguments: dict) -> None:
         kernel[(programs,)](**arguments, num_warps=blocks.warps, num_stages=blocks.stages)
 
 
-# In the kernels, positions of elements are of 64 bits: a tensor may have more than 2^31.
+# Within a channel, positions of elements are of type INDEX; channels are added in 64 bits.
 
 
 @triton.jit
@@ -395,11 +395,7 @@ def _forward_kernel(
     lines,
     groups,
     units,
-    row_blocks,
-    output_blocks,
-    first_tap,
-    last_tap,
-    short_half,
+    short,
     long,
     x_n,
     x_c,
@@ -409,16 +405,21 @@ def _forward_kernel(
     out_c,
     out_s,
     out_l,
+    row_blocks,
+    output_blocks,
+    first_tap,
+    last_tap,
     weight_c,
     weight_s,
-    weight_l,
     LINES: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
     NEIGHBOURS: tl.constexpr,
+    MARGIN: tl.constexpr,
     UNIT: tl.constexpr,
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     """One block of outputs along a block of lines of one channel."""
     program = tl.program_id(0)
@@ -430,7 +431,7 @@ def _forward_kernel(
 
     # All lines of a channel, those of every image after another.
     row = row_block * LINES + tl.arange(0, LINES)
-    image = (row // (groups * NEIGHBOURS)).to(tl.int64)
+    image = (row // (groups * NEIGHBOURS)).to(INDEX)
     line = row % (groups * NEIGHBOURS)
     exists = (row < rows) & (line < lines)
 
@@ -439,36 +440,38 @@ def _forward_kernel(
     q_first = tl.maximum(p_first - half, 0) // 16 * 16
     q_last = tl.minimum(p_first + OUTPUTS + half, length)
 
-    x_rows = x_ptr + (image * x_n + channel * x_c) * UNIT
-    weights = weight_ptr + channel * weight_c
+    x_channel = x_ptr + channel * x_c * UNIT
+    x_rows = (image * x_n + line.to(INDEX) * x_s) * UNIT
+    x_offset = x_rows[:, None] + (tl.arange(0, INPUTS).to(INDEX) * x_l)[None, :]
+    weights = weight_ptr + channel * weight_c + (MARGIN + half - p_first)
+    # In 64 bits even where 32 would do: it is then one address and constants.
+    ahead = tl.arange(0, INPUTS).to(tl.int64)
+    behind = tl.arange(0, OUTPUTS).to(tl.int64)
+    band_offset = ahead[:, None] - behind[None, :]
     total = tl.zeros((LINES, OUTPUTS), tl.float32)
     for q_block in range(q_first, q_last, INPUTS):
         q = q_block + tl.arange(0, INPUTS)
-        j = q[:, None] - p[None, :] + half
-        in_band = (j >= 0) & (j < long)
+        x_block = x_channel + tl.cast(q_block, tl.int64) * x_l
+        band_block = weights + q_block + band_offset
         in_line = (q < length)[None, :]
         for tap in range(first_tap, last_tap):
-            source = line + (tap - short_half)
-            in_map = exists & (source >= 0) & (source < lines)
+            shift = tl.cast(tap, tl.int32) - short // 2
+            in_map = exists & (line + shift >= 0) & (line + shift < lines)
             x = tl.load(
-                (x_rows + source.to(tl.int64) * x_s * UNIT)[:, None]
-                + q.to(tl.int64)[None, :] * x_l,
+                x_block + shift.to(tl.int64) * x_s * UNIT + x_offset,
                 mask=in_map[:, None] & in_line,
                 other=0.0,
             )
-            band = tl.load(
-                weights + tl.cast(tap, tl.int64) * weight_s + j.to(tl.int64) * weight_l,
-                mask=in_band,
-                other=0.0,
-            ).to(x.dtype)
+            band = tl.load(band_block + tap * weight_s)
             if UPCAST:
                 x = x.to(tl.float32)
                 band = band.to(tl.float32)
             total = tl.dot(x, band, total, input_precision=PRECISION)
 
-    out_rows = out_ptr + (image * out_n + channel * out_c + line.to(tl.int64) * out_s) * UNIT
+    out_channel = out_ptr + channel * out_c * UNIT
+    out_rows = (image * out_n + line.to(INDEX) * out_s) * UNIT
     tl.store(
-        out_rows[:, None] + p.to(tl.int64)[None, :] * out_l,
+        out_channel + (out_rows[:, None] + (p.to(INDEX) * out_l)[None, :]),
         total.to(out_ptr.dtype.element_ty),
         mask=exists[:, None] & (p < length)[None, :],
     )
@@ -480,12 +483,9 @@ def _weight_gradient_kernel(
     grad_ptr,
     sums_ptr,
     rows,
-    part_rows,
     lines,
     groups,
     units,
-    output_blocks,
-    input_blocks,
     short,
     long,
     x_n,
@@ -496,6 +496,10 @@ def _weight_gradient_kernel(
     grad_c,
     grad_s,
     grad_l,
+    parts,
+    part_rows,
+    output_blocks,
+    input_blocks,
     LINES: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
@@ -504,6 +508,7 @@ def _weight_gradient_kernel(
     UNIT: tl.constexpr,
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
+    INDEX: tl.constexpr,
 ):
     """What one part of the lines, in one block (p, q), adds to one line of weights."""
     program = tl.program_id(0)
@@ -512,7 +517,6 @@ def _weight_gradient_kernel(
     piece = program // short  # of all channels
     input_block = piece % input_blocks
     output_block = piece // input_blocks % output_blocks
-    parts = tl.cdiv(rows, part_rows)
     part = piece // (input_blocks * output_blocks) % parts
     channel = (piece // (input_blocks * output_blocks) // parts).to(tl.int64)
     length = units * UNIT
@@ -522,26 +526,28 @@ def _weight_gradient_kernel(
     p = p_first + tl.arange(0, OUTPUTS)
     q_first = tl.maximum(p_first - half, 0) // 16 * 16 + input_block * INPUTS
     q = q_first + tl.arange(0, INPUTS)
-    p_offset = p.to(tl.int64) * grad_l
-    q_offset = q.to(tl.int64) * x_l
+    p_offset = (p.to(INDEX) * grad_l)[None, :]
+    q_offset = (q.to(INDEX) * x_l)[None, :]
+    grad_channel = grad_ptr + channel * grad_c * UNIT
+    x_channel = x_ptr + channel * x_c * UNIT
 
     # product[p, q] = sum over lines of grad[line, p] x[line, q].
     product = tl.zeros((OUTPUTS, INPUTS), tl.float32)
     for first_row in range(part * part_rows, tl.minimum((part + 1) * part_rows, rows), LINES):
         row = first_row + tl.arange(0, LINES)
-        image = (row // (groups * NEIGHBOURS)).to(tl.int64)
+        image = (row // (groups * NEIGHBOURS)).to(INDEX)
         line = row % (groups * NEIGHBOURS)
         source = line + (tap - short // 2)
         exists = (row < rows) & (line < lines) & (source >= 0) & (source < lines)
-        grad_rows = (image * grad_n + channel * grad_c + line.to(tl.int64) * grad_s) * UNIT
-        x_rows = (image * x_n + channel * x_c + source.to(tl.int64) * x_s) * UNIT
+        grad_rows = (image * grad_n + line.to(INDEX) * grad_s) * UNIT
+        x_rows = (image * x_n + source.to(INDEX) * x_s) * UNIT
         grad = tl.load(
-            grad_ptr + grad_rows[:, None] + p_offset[None, :],
+            grad_channel + (grad_rows[:, None] + p_offset),
             mask=exists[:, None] & (p < length)[None, :],
             other=0.0,
         )
         x = tl.load(
-            x_ptr + x_rows[:, None] + q_offset[None, :],
+            x_channel + (x_rows[:, None] + q_offset),
             mask=exists[:, None] & (q < length)[None, :],
             other=0.0,
         )
