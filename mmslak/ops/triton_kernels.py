@@ -35,7 +35,7 @@ from triton.runtime.interpreter import InterpretedFunction
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: Programs that the weight gradient is divided into, if the lines allow: several for each
 #: multiprocessor of a large GPU. A constant, so that sums are the same on every GPU.
-PROGRAMS = 1024
+PROGRAMS = 2048
 #: Lines of one image are counted in such multiples where they are neighbours in memory, which
 #: lets the compiler see neighbours and load them together.
 NEIGHBOURS = 8
@@ -84,6 +84,7 @@ def available(x: Tensor) -> bool:
     )
 
 
+@torch.no_grad()
 def forward(x: Tensor, weight: Tensor) -> Tensor:
     """Convolve each channel with its own kernel, stride 1, zeros outside ("same" padding).
 
@@ -108,7 +109,7 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
     if out.numel() == 0:
         return out
     x = _planar(x)
-    planar = out if _is_planar(out) else torch.empty_like(x)
+    planar = out if _is_planar(out) else x.new_empty(x.shape)
 
     lines = _Lines.of(kernel, x, planar)
     short, long = lines.kernel
@@ -144,6 +145,7 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
     return out if planar is out else out.copy_(planar)
 
 
+@torch.no_grad()
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of the input: the convolution of the output's gradient with the flipped kernel.
 
@@ -160,6 +162,7 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     return forward(grad, weight.flip((2, 3)))
 
 
+@torch.no_grad()
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     """Gradient of the weights, the same in every run.
 
@@ -237,7 +240,8 @@ def _check(x: Tensor, weight_shape: tuple[int, ...], kernel: tuple[int, ...]) ->
 
 
 def _is_planar(x: Tensor) -> bool:
-    return x.stride(1) != 1 or x.is_contiguous()
+    channels, *others = x.stride()[1:]
+    return x.is_contiguous() or not 0 < channels < min(others)
 
 
 def _planar(x: Tensor) -> Tensor:
@@ -276,6 +280,9 @@ class _Lines(NamedTuple):
         images, channels, count, length = turned(*shape)
         strides = [turned(*t.stride()) for t in tensors]
         neighbours = NEIGHBOURS if strides[0][2] == 1 else 1
+        rows = images * triton.cdiv(count, neighbours) * neighbours
+        if rows > 2**31 - 2**10:
+            raise ValueError(f'x has {rows} lines for each channel, more than 32 bits can count')
         # Of an argument the compiler knows at best that 16 divides it. Where lines and strides
         # are counted in a unit of its knowledge, it loads and stores whole units: 8 elements of
         # 16 bits in maps 56 wide.
@@ -294,7 +301,7 @@ class _Lines(NamedTuple):
             channels=channels,
             count=count,
             length=length,
-            rows=images * triton.cdiv(count, neighbours) * neighbours,
+            rows=rows,
             neighbours=neighbours,
             unit=unit,
             strides=tuple(strides),
@@ -352,8 +359,7 @@ def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
     key = (
         name,
         _precision(x.dtype),
-        # cp.async, which loads without waiting, moves at least 4 bytes.
-        'vector' if lines.unit * x.element_size() > 4 else 'scalar',
+        'vector' if lines.unit > 1 else 'scalar',
         'long' if lines.length > 64 else 'short',
         'small' if lines.kernel[1] <= 15 else 'large',
         _capability(x),

@@ -130,13 +130,24 @@ def tensor(shape, dtype, layout='contiguous', seed=0):
     elif layout == 'strided':
         view = torch.full((n, 2 * c, 2 * h, 3 * w), torch.nan, dtype=dtype, device=DEVICE)
         view = view[:, ::2, 1::2, 2::3]
+    elif layout == 'strided_channels_last':
+        view = torch.full((n, h, w, 2 * c), torch.nan, dtype=dtype, device=DEVICE)
+        view = view[..., ::2].permute(0, 3, 1, 2)
     else:
         assert layout == 'transposed'
         view = torch.full((n, c, w, h), torch.nan, dtype=dtype, device=DEVICE).transpose(2, 3)
     return view.copy_(values)
 
 
-LAYOUTS = ('contiguous', 'channels_last', 'sliced', 'strided', 'transposed', 'expanded')
+LAYOUTS = (
+    'contiguous',
+    'channels_last',
+    'sliced',
+    'strided',
+    'strided_channels_last',
+    'transposed',
+    'expanded',
+)
 
 
 def check(shape, kernel, dtype=torch.float32, layout='contiguous', grad_layout='contiguous'):
@@ -229,6 +240,15 @@ def test_hand_worked():
     grad = torch.tensor([1.0, 0.0, 0.0], device=DEVICE).view(1, 1, 1, 3)
     assert triton_kernels.input_gradient(grad, weight).flatten().tolist() == [1, 100, 0]
     assert triton_kernels.weight_gradient(x, grad, (1, 3)).flatten().tolist() == [0, 1, 2]
+
+
+@runs_kernels
+def test_weights_of_another_precision_and_autograd():
+    x = tensor((1, 2, 4, 9), torch.bfloat16).requires_grad_()
+    weight = tensor((2, 1, 3, 5), torch.float32).requires_grad_()
+    out = triton_kernels.forward(x, weight)
+    assert not out.requires_grad
+    assert_near(out, convolution, x.detach(), weight.detach().bfloat16())
 
 
 @runs_kernels
@@ -349,9 +369,9 @@ def launches(monkeypatch, capability, shape, kernel, dtype, layout='contiguous')
     with monkeypatch.context() as patch:
         patch.setattr(triton_kernels, '_launch', lambda *launch: recorded.append(launch))
         patch.setattr(triton_kernels, '_capability', lambda x: capability)
-        x = torch.empty(shape, dtype=dtype)
+        x = torch.empty(shape, dtype=dtype, device='meta')
         grad = x.to(memory_format=torch.channels_last) if layout == 'channels_last' else x
-        triton_kernels.forward(grad, torch.empty(shape[1], 1, *kernel, dtype=dtype))
+        triton_kernels.forward(grad, x.new_empty(shape[1], 1, *kernel))
         triton_kernels.weight_gradient(x, grad, kernel)
     assert len(recorded) == 2
     return recorded
@@ -412,7 +432,8 @@ def compile_and_inspect(monkeypatch, folder, capability, shape, kernel, precisio
         )
         # The least that a GPU of compute capability 8 or 9 lets one program have.
         assert result.metadata.shared <= 99 * 1024
-        assert stack == 0, 'registers are spilled'
+        # A few are, where that lets more programs share a multiprocessor.
+        assert stack <= 64, 'registers are spilled'
         tensor_cores = 'wgmma.mma_async' in result.asm['ptx'] or 'mma.sync' in result.asm['ptx']
         assert tensor_cores == (precision != 'ieee')
         if capability == (9, 0) and launch[2].lines >= 64 and launch[2].outputs >= 64:
@@ -444,6 +465,8 @@ def test_compiles(precision, check_compiled):
         ((1, 4, 200, 320), (51, 5), 'contiguous'),
         ((1, 4, 200, 320), (5, 5), 'contiguous'),
         ((1, 4, 200, 321), (31, 31), 'contiguous'),
+        ((64, 700, 224, 224), (5, 51), 'contiguous'),  # 64-bit positions
+        ((64, 700, 224, 224), (51, 5), 'channels_last'),
         ((1, 1, 1, 1), (1, 1), 'contiguous'),
         ((1, 1, 1, 1), (3, 3), 'contiguous'),
     ],
