@@ -270,23 +270,41 @@ def test_empty(shape, monkeypatch):
 
 
 @runs_kernels
-@pytest.mark.parametrize('axis', range(4), ids=['images', 'channels', 'rows', 'columns'])
-@pytest.mark.parametrize('kernel', [(1, 3), (3, 1)], ids=['wide', 'tall'])
-def test_more_than_two_to_the_31_elements(kernel, axis, monkeypatch):
-    # Memory that nothing is written to is not taken, on a CPU.
-    far = 2**31 + 1000
-    if DEVICE == 'cuda' and torch.cuda.mem_get_info()[0] < 12 * far:
-        pytest.skip('needs 24 GiB of free memory')
-    shape = (2, 2, 2, 2)
+@pytest.mark.parametrize('tall', [False, True], ids=['wide', 'tall'])
+@pytest.mark.parametrize(
+    'shape, kernel, axis, stride',
+    [
+        ((3, 2, 2, 2), (1, 3), 0, 2**30 + 500),
+        ((2, 3, 2, 2), (1, 3), 1, 2**30 + 500),
+        ((2, 2, 3, 4), (5, 7), 2, 2**30 + 500),
+        ((2, 1, 2, 18), (1, 7), 3, 2**27 + 4),
+    ],
+    ids=['images', 'channels', 'lines', 'positions'],
+)
+def test_more_than_two_to_the_31_elements(shape, kernel, axis, stride, tall, monkeypatch):
+    """Strides fit in 32 bits, what they are multiplied to does not."""
+    if DEVICE == 'cuda' and torch.cuda.mem_get_info()[0] < 16 * 2**30:
+        pytest.skip('needs 16 GiB of free memory')
+    # Lines of 18 are then several blocks.
+    blocks = triton_kernels.Blocks(16, 16, 16, 4, 2)
+    monkeypatch.setattr(triton_kernels, 'TABLE', (((None,) * 6, blocks),))
+    small = [1 if i == axis else size for i, size in enumerate(shape)]
+    strides = [2 * step for step in torch.empty(small).stride()]
+    strides[axis] = stride
+    if tall:
+        kernel = kernel[::-1]
+        shape, strides = ([*values[:2], values[3], values[2]] for values in (shape, strides))
     views = []
     for seed in range(3):
-        strides = [60, 30, 7, 2]
-        strides[axis] = far
-        memory = torch.empty(far + 200, dtype=torch.float16, device=DEVICE)
-        values = tensor(shape, torch.float16, seed=seed)
-        views.append(memory.as_strided(shape, strides).copy_(values))
+        # On a CPU, memory that nothing is written to is not taken.
+        size = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        assert size > 2**31
+        memory = torch.empty(size, dtype=torch.float16, device=DEVICE)
+        views.append(
+            memory.as_strided(shape, strides).copy_(tensor(shape, torch.float16, seed=seed))
+        )
     x, grad, out = views
-    weight = tensor((2, 1, *kernel), torch.float16)
+    weight = tensor((shape[1], 1, *kernel), torch.float16)
     with monkeypatch.context() as patch:
         patch.setattr(torch, 'empty_like', lambda _: out)
         triton_kernels.forward(x, weight)
