@@ -12,11 +12,11 @@ band does not reach are left out.
 
 The weight gradient multiplies the other way round: for each line of weights, G^T X over all lines
 is a block of M[p, q], and the gradient of weight j is the sum of the diagonal
-q - p = j - length // 2. It costs as many multiplications as the forward pass and loads each input
-once, in long vectors. The alternative, loading X in Toeplitz form so that the product is the
-gradient itself, has only as many rows as the kernel has lines (5, padded to 16 or 64) and loads
-each input as many times as the kernel is long. Sums over parts of the lines are written out and
-added in a fixed order, without atomics: the result is the same in every run.
+q - p = j - length // 2. It costs as many multiplications as the forward pass and loads inputs in
+long vectors. The alternative, loading X in Toeplitz form so that the product is the gradient
+itself, has only as many rows as the kernel has lines (5, padded to 16 or 64) and loads each input
+as many times as the kernel is long. Sums over parts of the lines are written out and added in a
+fixed order, without atomics: the result is the same in every run.
 
 Importing this module needs Triton. The kernels are tested in Triton's interpreter, on CPU
 tensors, and compiled for compute capabilities 8.0 and 9.0. Block sizes were chosen by what the
@@ -49,6 +49,9 @@ class Blocks(NamedTuple):
     inputs: int  #: positions q along a line at a time, of inputs
     warps: int
     stages: int  #: loads of so many steps are under way at once
+    #: at most for a thread; without a limit the compiler takes more than it needs, and fewer
+    #: programs share a multiprocessor
+    registers: int | None = None
 
 
 #: (pass, precision, loads, line, kernel, capability), Blocks; None stands for any, the first row
@@ -57,15 +60,15 @@ class Blocks(NamedTuple):
 #: else 'scalar', which needs more registers; line is 'long' from 65 positions, else 'short';
 #: kernel is 'small' up to 15 weights, else 'large'; capability is (major, minor).
 TABLE = (
-    (('forward', '16', 'vector', 'long', 'small', None), Blocks(128, 64, 32, 8, 3)),
-    (('forward', '16', 'vector', None, None, None), Blocks(128, 64, 64, 8, 3)),
-    (('forward', '16', 'scalar', 'long', 'small', None), Blocks(64, 64, 32, 8, 3)),
-    (('forward', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3)),
+    (('forward', '16', 'vector', 'long', 'small', None), Blocks(128, 64, 32, 8, 3, 128)),
+    (('forward', '16', 'vector', None, None, (9, 0)), Blocks(128, 64, 64, 8, 3, 80)),
+    (('forward', '16', 'vector', None, None, None), Blocks(128, 64, 64, 8, 3, 128)),
+    (('forward', '16', 'scalar', 'long', 'small', None), Blocks(64, 64, 32, 8, 3, 128)),
+    (('forward', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3, 128)),
     (('forward', 'tf32', None, None, None, None), Blocks(64, 64, 32, 8, 2)),
     (('forward', 'ieee', None, None, None, None), Blocks(64, 32, 32, 4, 2)),
-    (('weight_gradient', '16', 'vector', 'long', 'large', None), Blocks(64, 64, 128, 8, 3)),
     (('weight_gradient', '16', 'vector', None, None, None), Blocks(64, 64, 64, 4, 3)),
-    (('weight_gradient', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3)),
+    (('weight_gradient', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3, 128)),
     (('weight_gradient', 'tf32', None, None, None, None), Blocks(32, 64, 64, 8, 2)),
     (('weight_gradient', 'ieee', None, None, None, None), Blocks(32, 32, 64, 4, 2)),
 )
@@ -95,8 +98,9 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
 
     Returns:
         Tensor: As ``torch.empty_like(x)``: of its shape, dtype and memory format. Sums are in
-        float32. An infinite or undefined input makes outputs of its whole block undefined, not
-        only those within the kernel's reach.
+        float32; products of float32 are rounded to TF32 only if
+        ``torch.backends.cuda.matmul.fp32_precision`` says so. An infinite or undefined input
+        makes outputs of its whole block undefined, not only those within the kernel's reach.
 
     Raises:
         ValueError: If the shapes, dtypes or devices do not fit.
@@ -172,7 +176,8 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
         kernel_size (tuple[int, int]): Height and width of the kernel, both odd.
 
     Returns:
-        Tensor: Of shape (C, 1, kh, kw), in the dtype of ``x``. Sums are in float32.
+        Tensor: Of shape (C, 1, kh, kw), in the dtype of ``x``. Sums are in float32, products as
+        in `forward`.
 
     Raises:
         ValueError: If the shapes, dtypes or devices do not fit.
@@ -379,20 +384,32 @@ def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
         outputs=fitted(blocks.outputs, lines.length),
         inputs=fitted(blocks.inputs, lines.length),
     )
-    # Fewer outputs than 16 for each thread of 8 warps leave warps without work.
-    return blocks._replace(warps=4) if blocks.lines * blocks.outputs < 4096 else blocks
+    # With fewer than 16 outputs for each thread, 8 warps would idle.
+    small = blocks.lines * blocks.outputs < 4096
+    return blocks._replace(warps=4, registers=None) if small else blocks
 
 
 def _launch(kernel, programs: int, blocks: Blocks, arguments: dict) -> None:
     # Triton launches on the current device, which need not be the tensors'.
     with torch.cuda.device_of(arguments['x_ptr']):
-        kernel[(programs,)](**arguments, num_warps=blocks.warps, num_stages=blocks.stages)
+        kernel[(programs,)](
+            **arguments,
+            num_warps=blocks.warps,
+            num_stages=blocks.stages,
+            maxnreg=blocks.registers,
+        )
 
+
+# Counts that differ between batches and maps, and need no kernel of their own.
+COUNTS = (
+    *('rows', 'lines', 'groups', 'units', 'short', 'long', 'row_blocks'),
+    *('input_blocks', 'first_tap', 'last_tap', 'parts', 'part_rows', 'weight_c', 'weight_s'),
+)
 
 # Within a channel, positions of elements are of type INDEX; channels are added in 64 bits.
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _forward_kernel(
     x_ptr,
     weight_ptr,
@@ -483,7 +500,7 @@ def _forward_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def _weight_gradient_kernel(
     x_ptr,
     grad_ptr,

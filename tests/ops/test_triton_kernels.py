@@ -404,7 +404,12 @@ def compiled(launch, capability):
     kernel, _, blocks, arguments = launch
     target = GPUTarget('cuda', capability[0] * 10 + capability[1], 32)
     backend = make_backend(target)
-    passed = dict(arguments, num_warps=blocks.warps, num_stages=blocks.stages)
+    passed = dict(
+        arguments,
+        num_warps=blocks.warps,
+        num_stages=blocks.stages,
+        maxnreg=blocks.registers,
+    )
     bind = create_function_from_signature(kernel.signature, kernel.params, backend)
     bound, specialization, options = bind(**passed)
     options, signature, constants, attributes = kernel._pack_args(
@@ -461,7 +466,7 @@ def compile_and_inspect(monkeypatch, folder, capability, shape, kernel, precisio
 @compiles
 @pytest.mark.parametrize('precision', ['float16', 'tf32', 'ieee'])
 def test_compiles(precision, check_compiled):
-    shape, kernel = (2, 4, 56, 56), (5, 51)
+    shape, kernel = (64, 384, 56, 56), (5, 51)
     check_compiled((9, 0), shape, kernel, precision, 'contiguous')
 
 
@@ -472,17 +477,17 @@ def test_compiles(precision, check_compiled):
 @pytest.mark.parametrize(
     'shape, kernel, layout',
     [
-        ((2, 4, 56, 56), (5, 51), 'channels_last'),
-        ((2, 4, 56, 56), (51, 5), 'contiguous'),
-        ((2, 4, 56, 56), (5, 5), 'contiguous'),
-        ((2, 4, 28, 28), (5, 49), 'contiguous'),
-        ((2, 4, 28, 28), (49, 5), 'contiguous'),
-        ((64, 4, 14, 14), (47, 5), 'contiguous'),
-        ((64, 4, 7, 7), (5, 13), 'contiguous'),
-        ((1, 4, 200, 320), (5, 51), 'contiguous'),
-        ((1, 4, 200, 320), (51, 5), 'contiguous'),
-        ((1, 4, 200, 320), (5, 5), 'contiguous'),
-        ((1, 4, 200, 321), (31, 31), 'contiguous'),
+        ((64, 384, 56, 56), (5, 51), 'channels_last'),
+        ((64, 384, 56, 56), (51, 5), 'contiguous'),
+        ((64, 384, 56, 56), (5, 5), 'contiguous'),
+        ((64, 384, 28, 28), (5, 49), 'contiguous'),
+        ((64, 384, 28, 28), (49, 5), 'contiguous'),
+        ((64, 384, 14, 14), (47, 5), 'contiguous'),
+        ((64, 384, 7, 7), (5, 13), 'contiguous'),
+        ((1, 384, 200, 320), (5, 51), 'contiguous'),
+        ((1, 384, 200, 320), (51, 5), 'contiguous'),
+        ((1, 384, 200, 320), (5, 5), 'contiguous'),
+        ((1, 384, 200, 321), (31, 31), 'contiguous'),
         ((64, 700, 224, 224), (5, 51), 'contiguous'),  # 64-bit positions
         ((64, 700, 224, 224), (51, 5), 'channels_last'),
         ((1, 1, 1, 1), (1, 1), 'contiguous'),
