@@ -63,11 +63,12 @@ TABLE = (
     (('forward', '16', 'vector', 'long', 'small', None), Blocks(128, 64, 32, 8, 3, 128)),
     (('forward', '16', 'vector', None, None, (9, 0)), Blocks(128, 64, 64, 8, 3, 80)),
     (('forward', '16', 'vector', None, None, None), Blocks(128, 64, 64, 8, 3, 128)),
-    (('forward', '16', 'scalar', 'long', 'small', None), Blocks(64, 64, 32, 8, 3, 128)),
+    (('forward', '16', 'scalar', 'long', None, None), Blocks(64, 64, 32, 8, 3, 128)),
     (('forward', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3, 128)),
     (('forward', 'tf32', None, None, None, None), Blocks(64, 64, 32, 8, 2)),
     (('forward', 'ieee', None, None, None, None), Blocks(64, 32, 32, 4, 2)),
     (('weight_gradient', '16', 'vector', None, None, None), Blocks(64, 64, 64, 4, 3)),
+    (('weight_gradient', '16', 'scalar', 'long', None, None), Blocks(32, 64, 64, 8, 3, 128)),
     (('weight_gradient', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3, 128)),
     (('weight_gradient', 'tf32', None, None, None, None), Blocks(32, 64, 64, 8, 2)),
     (('weight_gradient', 'ieee', None, None, None, None), Blocks(32, 32, 64, 4, 2)),
@@ -384,8 +385,8 @@ def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
         outputs=fitted(blocks.outputs, lines.length),
         inputs=fitted(blocks.inputs, lines.length),
     )
-    # With fewer than 16 outputs for each thread, 8 warps would idle.
-    small = blocks.lines * blocks.outputs < 4096
+    # With fewer than 16 sums for each thread, 8 warps would idle.
+    small = blocks.outputs * (blocks.lines if name == 'forward' else blocks.inputs) < 4096
     return blocks._replace(warps=4, registers=None) if small else blocks
 
 
