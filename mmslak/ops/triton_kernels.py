@@ -1,0 +1,590 @@
+"""Depth-wise convolution with large kernels on a GPU, as blocked Toeplitz products in Triton.
+
+A map is seen as *lines* along the longer side of the kernel: rows for a wide kernel, columns for
+a tall one (the strides are swapped, the code is the same). Along a line, the convolution with
+one line of weights is the product with a banded Toeplitz matrix,
+
+    out[r, p] = sum over q of x[r, q] T[q, p],    T[q, p] = weight[q - p + length // 2],
+
+so that many lines times a block of the band is a matrix product for the tensor cores; the short
+side of the kernel is a sum of such products, each over lines shifted by one. Blocks that the
+band does not reach are left out.
+
+The weight gradient multiplies the other way round: for each line of weights, G^T X over all lines
+is a block of M[p, q], and the gradient of weight j is the sum of the diagonal
+q - p = j - length // 2. It costs as many multiplications as the forward pass and loads inputs in
+long vectors. The alternative, loading X in Toeplitz form so that the product is the gradient
+itself, has only as many rows as the kernel has lines (5, padded to 16 or 64) and loads each input
+as many times as the kernel is long. Sums over parts of the lines are written out and added in a
+fixed order, without atomics: the result is the same in every run.
+
+Importing this module needs Triton. The kernels are tested in Triton's interpreter, on CPU
+tensors, and compiled for compute capabilities 8.0 and 9.0. Block sizes were chosen by what the
+compiler reports (registers, spills, shared memory, instructions); times are not measured.
+"""
+
+from math import gcd
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+#: Programs that the weight gradient is divided into, if the lines allow: several for each
+#: multiprocessor of a large GPU. A constant, so that sums are the same on every GPU.
+PROGRAMS = 2048
+#: Lines of one image are counted in such multiples where they are neighbours in memory, which
+#: lets the compiler see neighbours and load them together.
+NEIGHBOURS = 8
+
+
+class Blocks(NamedTuple):
+    """Sizes of one program's block, each a power of two from 16, and how it is run."""
+
+    lines: int  #: lines at a time
+    outputs: int  #: positions p along a line, of outputs
+    inputs: int  #: positions q along a line at a time, of inputs
+    warps: int
+    stages: int  #: loads of so many steps are under way at once
+    #: at most for a thread; without a limit the compiler takes more than it needs, and fewer
+    #: programs share a multiprocessor
+    registers: int | None = None
+
+
+#: (pass, precision, loads, line, kernel, capability), Blocks; None stands for any, the first row
+#: that fits is used, so measured rows go above general ones. Precision is '16' for both 16-bit
+#: types, 'tf32' or 'ieee'; loads are 'vector' where neighbours along a line are loaded at once,
+#: else 'scalar', which needs more registers; line is 'long' from 65 positions, else 'short';
+#: kernel is 'small' up to 15 weights, else 'large'; capability is (major, minor).
+TABLE = (
+    (('forward', '16', 'vector', 'long', 'small', None), Blocks(128, 64, 32, 8, 3, 128)),
+    (('forward', '16', 'vector', None, None, (9, 0)), Blocks(128, 64, 64, 8, 3, 80)),
+    (('forward', '16', 'vector', None, None, None), Blocks(128, 64, 64, 8, 3, 128)),
+    (('forward', '16', 'scalar', 'long', None, None), Blocks(64, 64, 32, 8, 3, 128)),
+    (('forward', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3, 128)),
+    (('forward', 'tf32', None, None, None, None), Blocks(64, 64, 32, 8, 2)),
+    (('forward', 'ieee', None, None, None, None), Blocks(64, 32, 32, 4, 2)),
+    (('weight_gradient', '16', 'vector', None, None, None), Blocks(64, 64, 64, 4, 3)),
+    (('weight_gradient', '16', 'scalar', 'long', None, None), Blocks(32, 64, 64, 8, 3, 128)),
+    (('weight_gradient', '16', 'scalar', None, None, None), Blocks(64, 64, 64, 8, 3, 128)),
+    (('weight_gradient', 'tf32', None, None, None, None), Blocks(32, 64, 64, 8, 2)),
+    (('weight_gradient', 'ieee', None, None, None, None), Blocks(32, 32, 64, 4, 2)),
+)
+
+
+def available(x: Tensor) -> bool:
+    """Say whether the kernels can run on this tensor as it is."""
+    if x.dtype not in DTYPES:
+        return False
+    if isinstance(_forward_kernel, InterpretedFunction):
+        return True
+    return (
+        x.is_cuda
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability(x.device) >= (8, 0)
+    )
+
+
+@torch.no_grad()
+def forward(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve each channel with its own kernel, stride 1, zeros outside ("same" padding).
+
+    Args:
+        x (Tensor): Of shape (N, C, H, W), float32, float16 or bfloat16, of any strides.
+        weight (Tensor): Of shape (C, 1, kh, kw), kh and kw odd, of any strides; used in the
+            precision of ``x``.
+
+    Returns:
+        Tensor: As ``torch.empty_like(x)``: of its shape, dtype and memory format. Sums are in
+        float32; products of float32 are rounded to TF32 only if
+        ``torch.backends.cuda.matmul.fp32_precision`` says so. An infinite or undefined input
+        makes outputs of its whole block undefined, not only those within the kernel's reach.
+
+    Raises:
+        ValueError: If the shapes, dtypes or devices do not fit.
+    """
+    kernel = tuple(weight.shape[2:])
+    _check(x, weight.shape, kernel)
+    if weight.device != x.device:
+        raise ValueError(f'weight must be on the device of x, {x.device}, got {weight.device}')
+    out = torch.empty_like(x)
+    if out.numel() == 0:
+        return out
+    x = _planar(x)
+    planar = out if _is_planar(out) else x.new_empty(x.shape)
+
+    lines = _Lines.of(kernel, x, planar)
+    short, long = lines.kernel
+    blocks = _blocks('forward', x, lines)
+    row_blocks = triton.cdiv(lines.rows, blocks.lines)
+    output_blocks = triton.cdiv(lines.length, blocks.outputs)
+    # Zeros on both sides of the weights make every block of the band a load without a mask. Of
+    # the band, it reaches from outputs + 14 before the weights to outputs + inputs - 2 after.
+    margin = blocks.outputs + blocks.inputs
+    padded = x.new_zeros(lines.channels, short, margin + long + margin)
+    padded[:, :, margin : margin + long] = lines.turned(weight[:, 0])
+    _launch(
+        _forward_kernel,
+        # One dimension: the others end at 65535.
+        lines.channels * output_blocks * row_blocks,
+        blocks,
+        dict(
+            x_ptr=x,
+            weight_ptr=padded,
+            out_ptr=planar,
+            **lines.arguments('x', 'out'),
+            row_blocks=row_blocks,
+            output_blocks=output_blocks,
+            # Lines of weights that reach from one line of the map to another.
+            first_tap=max(0, short // 2 - (lines.count - 1)),
+            last_tap=min(short, short // 2 + lines.count),
+            weight_c=padded.stride(0),
+            weight_s=padded.stride(1),
+            MARGIN=margin,
+            **_constants(x, blocks),
+        ),
+    )
+    return out if planar is out else out.copy_(planar)
+
+
+@torch.no_grad()
+def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of the input: the convolution of the output's gradient with the flipped kernel.
+
+    Args:
+        grad (Tensor): Gradient of the output, (N, C, H, W).
+        weight (Tensor): Of shape (C, 1, kh, kw), as in the forward pass.
+
+    Returns:
+        Tensor: As ``torch.empty_like(grad)``.
+
+    Raises:
+        ValueError: As `forward`.
+    """
+    return forward(grad, weight.flip((2, 3)))
+
+
+@torch.no_grad()
+def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+    """Gradient of the weights, the same in every run.
+
+    Args:
+        x (Tensor): Input of the forward pass, (N, C, H, W), of any strides.
+        grad (Tensor): Gradient of the output, of the shape and dtype of ``x``, of any strides.
+        kernel_size (tuple[int, int]): Height and width of the kernel, both odd.
+
+    Returns:
+        Tensor: Of shape (C, 1, kh, kw), in the dtype of ``x``. Sums are in float32, products as
+        in `forward`.
+
+    Raises:
+        ValueError: If the shapes, dtypes or devices do not fit.
+    """
+    kernel = tuple(kernel_size)
+    _check(x, (*x.shape[1:2], 1, *kernel), kernel)
+    if (grad.shape, grad.dtype, grad.device) != (x.shape, x.dtype, x.device):
+        raise ValueError(
+            'grad must have the shape, dtype and device of x, '
+            f'{tuple(x.shape)}, {x.dtype}, {x.device}, '
+            f'got {tuple(grad.shape)}, {grad.dtype}, {grad.device}'
+        )
+    if x.numel() == 0:
+        return x.new_zeros(x.shape[1], 1, *kernel)
+    x, grad = _planar(x), _planar(grad)
+
+    lines = _Lines.of(kernel, x, grad)
+    short, long = lines.kernel
+    blocks = _blocks('weight_gradient', x, lines)
+    output_blocks = triton.cdiv(lines.length, blocks.outputs)
+    # As in the kernel: a block of outputs needs inputs from a multiple of 16.
+    reach = (
+        min(p + blocks.outputs + long // 2, lines.length) - max(p - long // 2, 0) // 16 * 16
+        for p in range(0, lines.length, blocks.outputs)
+    )
+    input_blocks = triton.cdiv(max(reach), blocks.inputs)
+    # Enough programs to fill a GPU, by dividing the lines where there are too few.
+    parts = triton.cdiv(PROGRAMS, lines.channels * short * output_blocks * input_blocks)
+    part_rows = triton.cdiv(triton.cdiv(lines.rows, parts), blocks.lines) * blocks.lines
+    parts = triton.cdiv(lines.rows, part_rows)
+    pieces = parts * output_blocks * input_blocks
+    sums = x.new_empty((lines.channels, pieces, short, long), dtype=torch.float32)
+    _launch(
+        _weight_gradient_kernel,
+        lines.channels * pieces * short,
+        blocks,
+        dict(
+            x_ptr=x,
+            grad_ptr=grad,
+            sums_ptr=sums,
+            **lines.arguments('x', 'grad'),
+            parts=parts,
+            part_rows=part_rows,
+            output_blocks=output_blocks,
+            input_blocks=input_blocks,
+            WEIGHTS=min(64, max(16, triton.next_power_of_2(long))),
+            **_constants(x, blocks),
+        ),
+    )
+    return lines.turned(sums.sum(1)).to(x.dtype).unsqueeze(1).contiguous()
+
+
+def _check(x: Tensor, weight_shape: tuple[int, ...], kernel: tuple[int, ...]) -> None:
+    if x.ndim != 4:
+        raise ValueError(f'x must be of shape (N, C, H, W), got {tuple(x.shape)}')
+    if x.dtype not in DTYPES:
+        raise ValueError(f'x must be one of {", ".join(map(str, DTYPES))}, got {x.dtype}')
+    if len(weight_shape) != 4 or tuple(weight_shape[:2]) != (x.shape[1], 1):
+        raise ValueError(
+            f'weight must be of shape ({x.shape[1]}, 1, kh, kw) for the {x.shape[1]} channels '
+            f'of x, got {tuple(weight_shape)}'
+        )
+    if any(size < 1 or size % 2 == 0 for size in kernel):
+        raise ValueError(f'both sizes of the kernel must be odd, got {kernel}')
+
+
+def _is_planar(x: Tensor) -> bool:
+    channels, *others = x.stride()[1:]
+    return x.is_contiguous() or not 0 < channels < min(others)
+
+
+def _planar(x: Tensor) -> Tensor:
+    """``x``, or a copy if its channels are neighbours in memory.
+
+    A program works on one channel. Every load would fetch 32 bytes of neighbouring channels for
+    the 2 or 4 it wants, again in each line of weights; the copy does so once.
+    """
+    return x if _is_planar(x) else x.contiguous()
+
+
+class _Lines(NamedTuple):
+    """Two tensors of one shape, seen as lines along the longer side of a kernel."""
+
+    tall: bool
+    kernel: tuple[int, int]  #: short and long side
+    channels: int
+    count: int  #: lines of one map
+    length: int
+    rows: int  #: lines of a channel over all images, missing ones at a map's end counted
+    neighbours: int  #: lines of one map are counted in multiples of this
+    unit: int
+    strides: tuple[tuple[int, int, int, int], ...]  #: images, channels, lines, along a line
+    index: tl.dtype  #: type of positions within a channel: 64 bits cost registers
+
+    @classmethod
+    def of(cls, kernel: tuple[int, int], *tensors: Tensor) -> '_Lines':
+        shape = tensors[0].shape
+        # Of a kernel, only what fits the map counts.
+        reach = [min(k, 2 * size - 1) for k, size in zip(kernel, shape[2:], strict=True)]
+        tall = reach[0] > reach[1]
+
+        def turned(n, c, h, w):
+            return (n, c, w, h) if tall else (n, c, h, w)
+
+        images, channels, count, length = turned(*shape)
+        strides = [turned(*t.stride()) for t in tensors]
+        neighbours = NEIGHBOURS if strides[0][2] == 1 else 1
+        rows = images * triton.cdiv(count, neighbours) * neighbours
+        if rows > 2**31 - 2**10:
+            raise ValueError(f'x has {rows} lines for each channel, more than 32 bits can count')
+        # Of an argument the compiler knows at best that 16 divides it. Where lines and strides
+        # are counted in a unit of its knowledge, it loads and stores whole units: 8 elements of
+        # 16 bits in maps 56 wide.
+        unit = 1
+        if all(s[3] == 1 for s in strides):
+            unit = gcd(
+                16 // tensors[0].element_size(), length, *(n for s in strides for n in s[:3])
+            )
+        last = max(
+            sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
+            for t in tensors
+        )
+        return cls(
+            tall=tall,
+            kernel=kernel[::-1] if tall else kernel,
+            channels=channels,
+            count=count,
+            length=length,
+            rows=rows,
+            neighbours=neighbours,
+            unit=unit,
+            strides=tuple(strides),
+            index=tl.int32 if last < 2**31 else tl.int64,
+        )
+
+    def turned(self, weights: Tensor) -> Tensor:
+        """Weights (C, kh, kw) as (C, short, long), or back."""
+        return weights.transpose(1, 2) if self.tall else weights
+
+    def arguments(self, *names: str) -> dict:
+        """Arguments of either kernel."""
+        result = dict(
+            rows=self.rows,
+            lines=self.count,
+            groups=triton.cdiv(self.count, self.neighbours),
+            units=self.length // self.unit,
+            short=self.kernel[0],
+            long=self.kernel[1],
+            NEIGHBOURS=self.neighbours,
+            UNIT=self.unit,
+            INDEX=self.index,
+        )
+        for name, strides in zip(names, self.strides, strict=True):
+            for axis, stride in zip('ncs', strides[:3], strict=True):
+                result[f'{name}_{axis}'] = stride // self.unit
+            result[f'{name}_l'] = strides[3]
+        return result
+
+
+def _constants(x: Tensor, blocks: Blocks) -> dict:
+    return dict(
+        LINES=blocks.lines,
+        OUTPUTS=blocks.outputs,
+        INPUTS=blocks.inputs,
+        PRECISION='tf32' if _precision(x.dtype) == 'tf32' else 'ieee',
+        # The interpreter holds bfloat16 as integers and would multiply these.
+        UPCAST=x.dtype == torch.bfloat16 and isinstance(_forward_kernel, InterpretedFunction),
+    )
+
+
+def _precision(dtype: torch.dtype) -> str:
+    if dtype != torch.float32:
+        return '16'
+    # Set by PyTorch's older switches, `allow_tf32` and `set_float32_matmul_precision`, as well.
+    return 'tf32' if torch.backends.cuda.matmul.fp32_precision == 'tf32' else 'ieee'
+
+
+def _capability(x: Tensor) -> tuple[int, int] | None:
+    return torch.cuda.get_device_capability(x.device) if x.is_cuda else None
+
+
+def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
+    """Blocks from the table, no larger than the lines need."""
+    key = (
+        name,
+        _precision(x.dtype),
+        'vector' if lines.unit > 1 else 'scalar',
+        'long' if lines.length > 64 else 'short',
+        'small' if lines.kernel[1] <= 15 else 'large',
+        _capability(x),
+    )
+    blocks = next(
+        blocks
+        for row, blocks in TABLE
+        if all(want in (None, got) for want, got in zip(row, key, strict=True))
+    )
+
+    def fitted(block: int, size: int) -> int:
+        # No product is smaller than 16.
+        return min(block, max(16, triton.next_power_of_2(size)))
+
+    blocks = blocks._replace(
+        lines=fitted(blocks.lines, lines.rows),
+        outputs=fitted(blocks.outputs, lines.length),
+        inputs=fitted(blocks.inputs, lines.length),
+    )
+    # With fewer than 16 sums for each thread, 8 warps would idle.
+    small = blocks.outputs * (blocks.lines if name == 'forward' else blocks.inputs) < 4096
+    return blocks._replace(warps=4, registers=None) if small else blocks
+
+
+def _launch(kernel, programs: int, blocks: Blocks, arguments: dict) -> None:
+    # Triton launches on the current device, which need not be the tensors'.
+    with torch.cuda.device_of(arguments['x_ptr']):
+        kernel[(programs,)](
+            **arguments,
+            num_warps=blocks.warps,
+            num_stages=blocks.stages,
+            maxnreg=blocks.registers,
+        )
+
+
+# Counts that differ between batches and maps, and need no kernel of their own.
+COUNTS = (
+    *('rows', 'lines', 'groups', 'units', 'short', 'long', 'row_blocks'),
+    *('input_blocks', 'first_tap', 'last_tap', 'parts', 'part_rows', 'weight_c', 'weight_s'),
+)
+
+# Within a channel, positions of elements are of type INDEX; channels are added in 64 bits.
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def _forward_kernel(
+    x_ptr,
+    weight_ptr,
+    out_ptr,
+    rows,
+    lines,
+    groups,
+    units,
+    short,
+    long,
+    x_n,
+    x_c,
+    x_s,
+    x_l,
+    out_n,
+    out_c,
+    out_s,
+    out_l,
+    row_blocks,
+    output_blocks,
+    first_tap,
+    last_tap,
+    weight_c,
+    weight_s,
+    LINES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    INPUTS: tl.constexpr,
+    NEIGHBOURS: tl.constexpr,
+    MARGIN: tl.constexpr,
+    UNIT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+    INDEX: tl.constexpr,
+):
+    """One block of outputs along a block of lines of one channel."""
+    program = tl.program_id(0)
+    row_block = program % row_blocks
+    output_block = program // row_blocks % output_blocks
+    channel = (program // row_blocks // output_blocks).to(tl.int64)
+    length = units * UNIT
+    half = long // 2
+
+    # All lines of a channel, those of every image after another.
+    row = row_block * LINES + tl.arange(0, LINES)
+    image = (row // (groups * NEIGHBOURS)).to(INDEX)
+    line = row % (groups * NEIGHBOURS)
+    exists = (row < rows) & (line < lines)
+
+    p_first = output_block * OUTPUTS
+    p = p_first + tl.arange(0, OUTPUTS)
+    q_first = tl.maximum(p_first - half, 0) // 16 * 16
+    q_last = tl.minimum(p_first + OUTPUTS + half, length)
+
+    x_channel = x_ptr + channel * x_c * UNIT
+    x_rows = (image * x_n + line.to(INDEX) * x_s) * UNIT
+    x_offset = x_rows[:, None] + (tl.arange(0, INPUTS).to(INDEX) * x_l)[None, :]
+    weights = weight_ptr + channel * weight_c + (MARGIN + half - p_first)
+    # In 64 bits even where 32 would do: it is then one address and constants.
+    ahead = tl.arange(0, INPUTS).to(tl.int64)
+    behind = tl.arange(0, OUTPUTS).to(tl.int64)
+    band_offset = ahead[:, None] - behind[None, :]
+    total = tl.zeros((LINES, OUTPUTS), tl.float32)
+    for q_block in range(q_first, q_last, INPUTS):
+        q = q_block + tl.arange(0, INPUTS)
+        x_block = x_channel + tl.cast(q_block, tl.int64) * x_l
+        band_block = weights + q_block + band_offset
+        in_line = (q < length)[None, :]
+        for tap in range(first_tap, last_tap):
+            shift = tl.cast(tap, tl.int32) - short // 2
+            in_map = exists & (line + shift >= 0) & (line + shift < lines)
+            x = tl.load(
+                x_block + shift.to(tl.int64) * x_s * UNIT + x_offset,
+                mask=in_map[:, None] & in_line,
+                other=0.0,
+            )
+            band = tl.load(band_block + tap * weight_s)
+            if UPCAST:
+                x = x.to(tl.float32)
+                band = band.to(tl.float32)
+            total = tl.dot(x, band, total, input_precision=PRECISION)
+
+    out_channel = out_ptr + channel * out_c * UNIT
+    out_rows = (image * out_n + line.to(INDEX) * out_s) * UNIT
+    tl.store(
+        out_channel + (out_rows[:, None] + (p.to(INDEX) * out_l)[None, :]),
+        total.to(out_ptr.dtype.element_ty),
+        mask=exists[:, None] & (p < length)[None, :],
+    )
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def _weight_gradient_kernel(
+    x_ptr,
+    grad_ptr,
+    sums_ptr,
+    rows,
+    lines,
+    groups,
+    units,
+    short,
+    long,
+    x_n,
+    x_c,
+    x_s,
+    x_l,
+    grad_n,
+    grad_c,
+    grad_s,
+    grad_l,
+    parts,
+    part_rows,
+    output_blocks,
+    input_blocks,
+    LINES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    INPUTS: tl.constexpr,
+    WEIGHTS: tl.constexpr,
+    NEIGHBOURS: tl.constexpr,
+    UNIT: tl.constexpr,
+    PRECISION: tl.constexpr,
+    UPCAST: tl.constexpr,
+    INDEX: tl.constexpr,
+):
+    """What one part of the lines, in one block (p, q), adds to one line of weights."""
+    program = tl.program_id(0)
+    # Programs of the same inputs are neighbours, and share them in the cache.
+    tap = program % short
+    piece = program // short  # of all channels
+    input_block = piece % input_blocks
+    output_block = piece // input_blocks % output_blocks
+    part = piece // (input_blocks * output_blocks) % parts
+    channel = (piece // (input_blocks * output_blocks) // parts).to(tl.int64)
+    length = units * UNIT
+    half = long // 2
+
+    p_first = output_block * OUTPUTS
+    p = p_first + tl.arange(0, OUTPUTS)
+    q_first = tl.maximum(p_first - half, 0) // 16 * 16 + input_block * INPUTS
+    q = q_first + tl.arange(0, INPUTS)
+    p_offset = (p.to(INDEX) * grad_l)[None, :]
+    q_offset = (q.to(INDEX) * x_l)[None, :]
+    grad_channel = grad_ptr + channel * grad_c * UNIT
+    x_channel = x_ptr + channel * x_c * UNIT
+
+    # product[p, q] = sum over lines of grad[line, p] x[line, q].
+    product = tl.zeros((OUTPUTS, INPUTS), tl.float32)
+    for first_row in range(part * part_rows, tl.minimum((part + 1) * part_rows, rows), LINES):
+        row = first_row + tl.arange(0, LINES)
+        image = (row // (groups * NEIGHBOURS)).to(INDEX)
+        line = row % (groups * NEIGHBOURS)
+        source = line + (tap - short // 2)
+        exists = (row < rows) & (line < lines) & (source >= 0) & (source < lines)
+        grad_rows = (image * grad_n + line.to(INDEX) * grad_s) * UNIT
+        x_rows = (image * x_n + source.to(INDEX) * x_s) * UNIT
+        grad = tl.load(
+            grad_channel + (grad_rows[:, None] + p_offset),
+            mask=exists[:, None] & (p < length)[None, :],
+            other=0.0,
+        )
+        x = tl.load(
+            x_channel + (x_rows[:, None] + q_offset),
+            mask=exists[:, None] & (q < length)[None, :],
+            other=0.0,
+        )
+        if UPCAST:
+            grad = grad.to(tl.float32)
+            x = x.to(tl.float32)
+        product = tl.dot(tl.trans(grad), x, product, input_precision=PRECISION)
+
+    # Each row of the product moved so that diagonals are columns, then summed.
+    sums = sums_ptr + (tl.cast(piece, tl.int64) * short + tap) * long
+    for first in range(0, long, WEIGHTS):
+        j = first + tl.arange(0, WEIGHTS)
+        column = p[:, None] + (j - half - q_first)[None, :]
+        inside = (column >= 0) & (column < INPUTS)
+        diagonals = tl.gather(product, tl.where(inside, column, 0), 1)
+        tl.store(sums + j, tl.sum(tl.where(inside, diagonals, 0.0), 0), mask=j < long)

@@ -1,0 +1,499 @@
+"""Triton kernels against the definition, on a GPU or in Triton's interpreter, and compiled.
+
+Triton decides at import whether kernels are compiled or interpreted. With a GPU all tests run
+here, compiled. Without one, tests that run kernels are run by `test_in_the_interpreter` in a
+process of its own, and the compiler is tested here: it needs no GPU.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+triton = pytest.importorskip('triton')
+
+from mmslak.ops import triton_kernels  # noqa: E402
+
+INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+DEVICE = 'cuda' if torch.cuda.is_available() and not INTERPRETED else 'cpu'
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ROOT = Path(__file__).parents[2]
+
+runs_kernels = pytest.mark.skipif(
+    DEVICE == 'cpu' and not INTERPRETED,
+    reason='without a GPU this is run by test_in_the_interpreter',
+)
+compiles = pytest.mark.skipif(
+    INTERPRETED or not Path(triton.knobs.nvidia.ptxas.path).exists(),
+    reason="needs Triton's compiler and its ptxas",
+)
+
+if INTERPRETED:
+    # Triton 3.6 reads the bounds of a loop in a way that NumPy 2.4 no longer allows.
+    from triton.runtime import interpreter
+
+    _patch_lang_tensor = interpreter._patch_lang_tensor
+
+    def _patch_for_numpy(tensor, scope):
+        _patch_lang_tensor(tensor, scope)
+        scope.set_attr(tensor, '__index__', lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = _patch_for_numpy
+
+
+@pytest.mark.skipif(INTERPRETED or DEVICE == 'cuda', reason='the tests run in this process')
+@pytest.mark.parametrize('selection', ['not slow', pytest.param('slow', marks=pytest.mark.slow)])
+def test_in_the_interpreter(selection):
+    run = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-m', selection, __file__],
+        cwd=ROOT,
+        env={**os.environ, 'TRITON_INTERPRET': '1'},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+    assert ' passed' in run.stdout
+
+
+# The definition, in float64.
+
+
+def windows(x, kernel):
+    """Pairs of a weight's place and the input it meets at every output."""
+    (kh, kw), (h, w) = kernel, x.shape[2:]
+    padded = torch.zeros(*x.shape[:2], h + kh - 1, w + kw - 1, dtype=x.dtype)
+    padded[:, :, kh // 2 : kh // 2 + h, kw // 2 : kw // 2 + w] = x
+    for i in range(kh):
+        for j in range(kw):
+            yield (i, j), padded[:, :, i : i + h, j : j + w]
+
+
+def convolution(x, weight):
+    out = torch.zeros_like(x)
+    for (i, j), window in windows(x, weight.shape[2:]):
+        out += weight[None, :, 0, i, j, None, None] * window
+    return out
+
+
+def gradient_of_input(grad, weight):
+    (kh, kw), (h, w) = weight.shape[2:], grad.shape[2:]
+    padded = torch.zeros(*grad.shape[:2], h + kh - 1, w + kw - 1, dtype=grad.dtype)
+    for i in range(kh):
+        for j in range(kw):
+            padded[:, :, i : i + h, j : j + w] += weight[None, :, 0, i, j, None, None] * grad
+    return padded[:, :, kh // 2 : kh // 2 + h, kw // 2 : kw // 2 + w]
+
+
+def gradient_of_weight(x, grad, kernel):
+    result = torch.zeros(x.shape[1], 1, *kernel, dtype=x.dtype)
+    for (i, j), window in windows(x, kernel):
+        result[:, 0, i, j] = (window * grad).sum((0, 2, 3))
+    return result
+
+
+def assert_near(got, operation, *operands):
+    """Within the rounding of the result and of float32 sums of the products' sizes."""
+    operands = [o.double().cpu() if isinstance(o, torch.Tensor) else o for o in operands]
+    sizes = [o.abs() if isinstance(o, torch.Tensor) else o for o in operands]
+    want = operation(*operands)
+    # Half an eps is rounding to nearest; Triton's interpreter cuts bfloat16 off.
+    allowed = torch.finfo(got.dtype).eps * want.abs() + 4e-6 * operation(*sizes) + 1e-7
+    error = (got.double().cpu() - want).abs()
+    assert got.shape == want.shape
+    assert bool((error <= allowed).all()), f'{float((error / allowed).max())} times the allowance'
+
+
+# Inputs.
+
+
+def tensor(shape, dtype, layout='contiguous', seed=0):
+    """Random values in some layout of memory; what lies between them is undefined."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(shape, generator=generator).to(dtype)
+    n, c, h, w = shape
+    if layout == 'contiguous':
+        return values.to(DEVICE)
+    if layout == 'channels_last':
+        return values.to(DEVICE, memory_format=torch.channels_last)
+    if layout == 'expanded':
+        return values.to(DEVICE)[:, :1, :, :1].expand(shape)
+    if layout == 'sliced':
+        # Sixteen elements before and after, so that a row begins as if it were aligned.
+        view = torch.full((n + 1, c + 1, h + 2, 2 * w + 32), torch.nan, dtype=dtype, device=DEVICE)
+        view = view[1:, :c, 1 : h + 1, 16 : 16 + w]
+    elif layout == 'strided':
+        view = torch.full((n, 2 * c, 2 * h, 3 * w), torch.nan, dtype=dtype, device=DEVICE)
+        view = view[:, ::2, 1::2, 2::3]
+    elif layout == 'strided_channels_last':
+        view = torch.full((n, h, w, 2 * c), torch.nan, dtype=dtype, device=DEVICE)
+        view = view[..., ::2].permute(0, 3, 1, 2)
+    else:
+        assert layout == 'transposed'
+        view = torch.full((n, c, w, h), torch.nan, dtype=dtype, device=DEVICE).transpose(2, 3)
+    return view.copy_(values)
+
+
+LAYOUTS = (
+    'contiguous',
+    'channels_last',
+    'sliced',
+    'strided',
+    'strided_channels_last',
+    'transposed',
+    'expanded',
+)
+
+
+def check(shape, kernel, dtype=torch.float32, layout='contiguous', grad_layout='contiguous'):
+    x = tensor(shape, dtype, layout, 1)
+    grad = tensor(shape, dtype, grad_layout, 2)
+    weight = tensor((shape[1], 1, *kernel), dtype, 'contiguous', 3)
+    copies = [t.clone() for t in (x, grad, weight)]
+
+    out = triton_kernels.forward(x, weight)
+    x_grad = triton_kernels.input_gradient(grad, weight)
+    weight_grad = triton_kernels.weight_gradient(x, grad, kernel)
+
+    assert out.dtype == x_grad.dtype == weight_grad.dtype == dtype
+    assert out.stride() == torch.empty_like(x).stride()
+    assert x_grad.stride() == torch.empty_like(grad).stride()
+    assert weight_grad.is_contiguous()
+    assert_near(out, convolution, x, weight)
+    assert_near(x_grad, gradient_of_input, grad, weight)
+    assert_near(weight_grad, gradient_of_weight, x, grad, kernel)
+    assert all(map(torch.equal, copies, (x, grad, weight)))
+
+
+def odd(first, last):
+    return st.integers(first // 2, last // 2).map(lambda half: 2 * half + 1)
+
+
+def cases(long, square, side, channels):
+    kernels = st.one_of(
+        st.tuples(odd(1, 5), odd(1, long)),
+        st.tuples(odd(1, long), odd(1, 5)),
+        odd(1, square).map(lambda size: (size, size)),
+    )
+    shapes = st.tuples(
+        st.integers(0, 3), st.integers(1, channels), st.integers(1, side), st.integers(1, side)
+    )
+    layouts = st.sampled_from(LAYOUTS)
+    return given(shapes, kernels, st.sampled_from(DTYPES), layouts, layouts)
+
+
+@runs_kernels
+@settings(max_examples=16, deadline=None, derandomize=True, database=None)
+@cases(long=61, square=9, side=20, channels=5)
+@example((1, 1, 1, 1), (1, 1), torch.float32, 'contiguous', 'contiguous')
+@example((1, 1, 1, 1), (5, 51), torch.float16, 'contiguous', 'contiguous')
+@example((2, 3, 16, 8), (51, 5), torch.float16, 'channels_last', 'sliced')
+@example((2, 3, 8, 16), (5, 51), torch.bfloat16, 'sliced', 'channels_last')
+@example((3, 2, 7, 7), (13, 5), torch.bfloat16, 'transposed', 'expanded')
+def test_equals_the_definition(shape, kernel, dtype, layout, grad_layout):
+    check(shape, kernel, dtype, layout, grad_layout)
+
+
+@pytest.mark.slow
+@runs_kernels
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@cases(long=151, square=31, side=80, channels=5)
+def test_equals_the_definition_at_larger_sizes(shape, kernel, dtype, layout, grad_layout):
+    check(shape, kernel, dtype, layout, grad_layout)
+
+
+@runs_kernels
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize(
+    'shape, kernel',
+    [
+        ((1, 1, 2, 200), (3, 51)),
+        ((1, 1, 200, 2), (151, 1)),
+        ((1, 1, 3, 136), (1, 5)),
+        ((3, 1, 70, 5), (3, 3)),
+    ],
+    ids=['wide', 'tall', 'small', 'many-lines'],
+)
+def test_several_blocks(shape, kernel, dtype):
+    check(shape, kernel, dtype)
+
+
+@runs_kernels
+def test_lines_divided_between_programs(monkeypatch):
+    check((3, 2, 40, 9), (3, 7))
+    x, grad = tensor((3, 2, 40, 9), torch.float32), tensor((3, 2, 40, 9), torch.float32, seed=1)
+    monkeypatch.setattr(triton_kernels, 'PROGRAMS', 1)
+    whole = triton_kernels.weight_gradient(x, grad, (3, 7))
+    assert_near(whole, gradient_of_weight, x, grad, (3, 7))
+
+
+@runs_kernels
+def test_hand_worked():
+    x = torch.tensor([1.0, 2.0, 3.0], device=DEVICE).view(1, 1, 1, 3)
+    weight = torch.tensor([10.0, 1.0, 100.0], device=DEVICE).view(1, 1, 1, 3)
+    assert triton_kernels.forward(x, weight).flatten().tolist() == [201, 312, 23]
+    grad = torch.tensor([1.0, 0.0, 0.0], device=DEVICE).view(1, 1, 1, 3)
+    assert triton_kernels.input_gradient(grad, weight).flatten().tolist() == [1, 100, 0]
+    assert triton_kernels.weight_gradient(x, grad, (1, 3)).flatten().tolist() == [0, 1, 2]
+
+
+@runs_kernels
+def test_weights_of_another_precision_and_autograd():
+    x = tensor((1, 2, 4, 9), torch.bfloat16).requires_grad_()
+    weight = tensor((2, 1, 3, 5), torch.float32).requires_grad_()
+    out = triton_kernels.forward(x, weight)
+    assert not out.requires_grad
+    assert_near(out, convolution, x.detach(), weight.detach().bfloat16())
+
+
+@runs_kernels
+def test_same_result_in_every_run():
+    x = tensor((3, 2, 60, 9), torch.float16)
+    results = [triton_kernels.weight_gradient(x, x, (5, 9)) for _ in range(2)]
+    assert torch.equal(*results)
+
+
+@runs_kernels
+@pytest.mark.parametrize('shape', [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
+def test_empty(shape, monkeypatch):
+    monkeypatch.setattr(triton_kernels, '_launch', None)
+    x, weight = torch.empty(shape, device=DEVICE), torch.ones(shape[1], 1, 3, 5, device=DEVICE)
+    assert triton_kernels.forward(x, weight).shape == shape
+    assert triton_kernels.input_gradient(x, weight).shape == shape
+    gradient = triton_kernels.weight_gradient(x, x, (3, 5))
+    assert gradient.shape == weight.shape and not gradient.any()
+
+
+@runs_kernels
+@pytest.mark.parametrize('tall', [False, True], ids=['wide', 'tall'])
+@pytest.mark.parametrize(
+    'shape, kernel, axis, stride',
+    [
+        ((3, 2, 2, 2), (1, 3), 0, 2**30 + 500),
+        ((2, 3, 2, 2), (1, 3), 1, 2**30 + 500),
+        ((2, 2, 3, 4), (5, 7), 2, 2**30 + 500),
+        ((2, 1, 2, 18), (1, 7), 3, 2**27 + 4),
+    ],
+    ids=['images', 'channels', 'lines', 'positions'],
+)
+def test_more_than_two_to_the_31_elements(shape, kernel, axis, stride, tall, monkeypatch):
+    """Strides fit in 32 bits, what they are multiplied to does not."""
+    if DEVICE == 'cuda' and torch.cuda.mem_get_info()[0] < 16 * 2**30:
+        pytest.skip('needs 16 GiB of free memory')
+    # Lines of 18 are then several blocks.
+    blocks = triton_kernels.Blocks(16, 16, 16, 4, 2)
+    monkeypatch.setattr(triton_kernels, 'TABLE', (((None,) * 6, blocks),))
+    small = [1 if i == axis else size for i, size in enumerate(shape)]
+    strides = [2 * step for step in torch.empty(small).stride()]
+    strides[axis] = stride
+    if tall:
+        kernel = kernel[::-1]
+        shape, strides = ([*values[:2], values[3], values[2]] for values in (shape, strides))
+    views = []
+    for seed in range(3):
+        # On a CPU, memory that nothing is written to is not taken.
+        size = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        assert size > 2**31
+        memory = torch.empty(size, dtype=torch.float16, device=DEVICE)
+        views.append(
+            memory.as_strided(shape, strides).copy_(tensor(shape, torch.float16, seed=seed))
+        )
+    x, grad, out = views
+    weight = tensor((shape[1], 1, *kernel), torch.float16)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, 'empty_like', lambda _: out)
+        triton_kernels.forward(x, weight)
+    assert_near(out, convolution, x, weight)
+    weight_grad = triton_kernels.weight_gradient(x, grad, kernel)
+    assert_near(weight_grad, gradient_of_weight, x, grad, kernel)
+
+
+@runs_kernels
+@pytest.mark.parametrize('shape, kernel', [((1, 2, 2, 200), (3, 51)), ((1, 2, 70, 3), (9, 1))])
+def test_touches_nothing_outside_its_tensors(shape, kernel, monkeypatch):
+    """The padded weights lie between undefined values, the result between ones."""
+    surroundings = []
+
+    def between(shape, value, fill):
+        size = torch.Size(shape).numel()
+        memory = torch.full((size + 2000,), value, dtype=torch.float16, device=DEVICE)
+        surroundings.append((memory, value))
+        inside = memory[1000:-1000].view(shape)
+        return inside.fill_(fill)
+
+    x = tensor(shape, torch.float16, 'sliced')
+    weight = tensor((shape[1], 1, *kernel), torch.float16)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, 'new_zeros', lambda _, *s: between(s, torch.nan, 0))
+        patch.setattr(torch, 'empty_like', lambda like: between(like.shape, 1.0, torch.nan))
+        out = triton_kernels.forward(x, weight)
+    assert len(surroundings) == 2
+    assert_near(out, convolution, x, weight)
+    memory, value = surroundings[0] if surroundings[0][1] == 1 else surroundings[1]
+    assert bool((memory[:1000] == value).all()) and bool((memory[-1000:] == value).all())
+
+
+@pytest.mark.parametrize(
+    'x, weight, message',
+    [
+        (torch.ones(3, 4, 5), torch.ones(3, 1, 3, 3), r'\(N, C, H, W\), got \(3, 4, 5\)'),
+        (torch.ones(1, 3, 4, 5).double(), torch.ones(3, 1, 3, 3), 'got torch.float64'),
+        (torch.ones(1, 3, 4, 5), torch.ones(4, 1, 3, 3), r'\(3, 1, kh, kw\).*\(4, 1, 3, 3\)'),
+        (torch.ones(1, 3, 4, 5), torch.ones(3, 1, 3, 4), r'must be odd, got \(3, 4\)'),
+        (torch.ones(1, 3, 4, 5), torch.ones(3, 1, 3, 3, device='meta'), 'device of x, cpu'),
+    ],
+)
+def test_refused(x, weight, message):
+    with pytest.raises(ValueError, match=message):
+        triton_kernels.forward(x, weight)
+    with pytest.raises(ValueError):
+        triton_kernels.weight_gradient(x, torch.ones(1, 3, 4, 6), weight.shape[2:])
+
+
+@pytest.fixture
+def fp32_precision():
+    """Sets PyTorch's switch, until the test ends."""
+    switch = torch.backends.cuda.matmul
+    before = switch.fp32_precision
+    yield lambda value: setattr(switch, 'fp32_precision', value)
+    switch.fp32_precision = before
+
+
+def test_tf32_follows_the_switch(fp32_precision):
+    for setting, precision in (('none', 'ieee'), ('ieee', 'ieee'), ('tf32', 'tf32')):
+        fp32_precision(setting)
+        assert triton_kernels._precision(torch.float32) == precision
+        assert triton_kernels._precision(torch.bfloat16) == '16'
+
+
+def test_available():
+    assert triton_kernels.available(torch.ones(1, device=DEVICE)) == (
+        INTERPRETED or DEVICE == 'cuda'
+    )
+    assert not triton_kernels.available(torch.ones(1, device=DEVICE, dtype=torch.float64))
+
+
+# The compiler.
+
+
+def launches(monkeypatch, capability, shape, kernel, dtype, layout='contiguous'):
+    """What forward and weight gradient would launch on a GPU of this capability."""
+    recorded = []
+    with monkeypatch.context() as patch:
+        patch.setattr(triton_kernels, '_launch', lambda *launch: recorded.append(launch))
+        patch.setattr(triton_kernels, '_capability', lambda x: capability)
+        x = torch.empty(shape, dtype=dtype, device='meta')
+        grad = x.to(memory_format=torch.channels_last) if layout == 'channels_last' else x
+        triton_kernels.forward(grad, x.new_empty(shape[1], 1, *kernel))
+        triton_kernels.weight_gradient(x, grad, kernel)
+    assert len(recorded) == 2
+    return recorded
+
+
+def compiled(launch, capability):
+    """Compile as Triton does for these very arguments; its result, registers and stack."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, make_backend
+    from triton.runtime.jit import create_function_from_signature
+
+    kernel, _, blocks, arguments = launch
+    target = GPUTarget('cuda', capability[0] * 10 + capability[1], 32)
+    backend = make_backend(target)
+    passed = dict(
+        arguments,
+        num_warps=blocks.warps,
+        num_stages=blocks.stages,
+        maxnreg=blocks.registers,
+    )
+    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
+    bound, specialization, options = bind(**passed)
+    options, signature, constants, attributes = kernel._pack_args(
+        backend, dict(passed, debug=False), bound, specialization, options
+    )
+    source = ASTSource(kernel, signature, constants, attributes)
+    return triton.compile(source, target=target, options=options.__dict__)
+
+
+def usage(result, folder):
+    """Registers of a thread and bytes it spills, as the machine code says."""
+    binary = folder / 'kernel.cubin'
+    binary.write_bytes(result.asm['cubin'])
+    text = subprocess.run(
+        [triton.knobs.nvidia.cuobjdump.path, '-res-usage', str(binary)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return tuple(int(n) for n in re.search(r'REG:(\d+) STACK:(\d+)', text).groups())
+
+
+@pytest.fixture
+def check_compiled(monkeypatch, fp32_precision, tmp_path):
+    monkeypatch.setattr(triton.knobs.cache, 'dir', str(tmp_path))
+
+    def check(capability, shape, kernel, precision, layout):
+        fp32_precision('tf32' if precision == 'tf32' else 'ieee')
+        compile_and_inspect(monkeypatch, tmp_path, capability, shape, kernel, precision, layout)
+
+    return check
+
+
+def compile_and_inspect(monkeypatch, folder, capability, shape, kernel, precision, layout):
+    dtype = getattr(torch, precision if 'float' in precision else 'float32')
+    for launch in launches(monkeypatch, capability, shape, kernel, dtype, layout):
+        result = compiled(launch, capability)
+        registers, stack = usage(result, folder)
+        print(
+            f'{launch[0].__name__} {capability} {shape} {kernel} {precision} {layout} '
+            f'{tuple(launch[2])} unit {launch[3]["UNIT"]}: {result.metadata.shared} bytes shared, '
+            f'{registers} registers, {stack} bytes of stack'
+        )
+        # The least that a GPU of compute capability 8 or 9 lets one program have.
+        assert result.metadata.shared <= 99 * 1024
+        # A few are, where that lets more programs share a multiprocessor.
+        assert stack <= 64, 'registers are spilled'
+        tensor_cores = 'wgmma.mma_async' in result.asm['ptx'] or 'mma.sync' in result.asm['ptx']
+        assert tensor_cores == (precision != 'ieee')
+        if capability == (9, 0) and launch[2].lines >= 64 and launch[2].outputs >= 64:
+            assert ('wgmma.mma_async' in result.asm['ptx']) == tensor_cores
+
+
+@compiles
+@pytest.mark.parametrize('precision', ['float16', 'tf32', 'ieee'])
+def test_compiles(precision, check_compiled):
+    shape, kernel = (64, 384, 56, 56), (5, 51)
+    check_compiled((9, 0), shape, kernel, precision, 'contiguous')
+
+
+@pytest.mark.slow
+@compiles
+@pytest.mark.parametrize('precision', ['float16', 'bfloat16', 'tf32', 'ieee'])
+@pytest.mark.parametrize('capability', [(8, 0), (9, 0)], ids=str)
+@pytest.mark.parametrize(
+    'shape, kernel, layout',
+    [
+        ((64, 384, 56, 56), (5, 51), 'channels_last'),
+        ((64, 384, 56, 56), (51, 5), 'contiguous'),
+        ((64, 384, 56, 56), (5, 5), 'contiguous'),
+        ((64, 384, 28, 28), (5, 49), 'contiguous'),
+        ((64, 384, 28, 28), (49, 5), 'contiguous'),
+        ((64, 384, 14, 14), (47, 5), 'contiguous'),
+        ((64, 384, 7, 7), (5, 13), 'contiguous'),
+        ((1, 384, 200, 320), (5, 51), 'contiguous'),
+        ((1, 384, 200, 320), (51, 5), 'contiguous'),
+        ((1, 384, 200, 320), (5, 5), 'contiguous'),
+        ((1, 384, 200, 321), (31, 31), 'contiguous'),
+        ((64, 700, 224, 224), (5, 51), 'contiguous'),  # 64-bit positions
+        ((64, 700, 224, 224), (51, 5), 'channels_last'),
+        ((1, 1, 1, 1), (1, 1), 'contiguous'),
+        ((1, 1, 1, 1), (3, 3), 'contiguous'),
+    ],
+    ids=str,
+)
+def test_compiles_everything(shape, kernel, layout, capability, precision, check_compiled):
+    check_compiled(capability, shape, kernel, precision, layout)
