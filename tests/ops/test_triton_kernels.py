@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 triton = pytest.importorskip('triton')
 
-from mmslak.ops import triton_kernels  # noqa: E402
+from mmslak.ops import decomposed_conv2d, triton_kernels  # noqa: E402
 
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 DEVICE = 'cuda' if torch.cuda.is_available() and not INTERPRETED else 'cpu'
@@ -249,6 +249,29 @@ def test_weights_of_another_precision_and_autograd():
     out = triton_kernels.forward(x, weight)
     assert not out.requires_grad
     assert_near(out, convolution, x.detach(), weight.detach().bfloat16())
+
+
+@runs_kernels
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+def test_through_the_operator_with_gradients(dtype):
+    shape, kernels = (2, 3, 9, 12), [(17, 3), (3, 17)]
+    x = tensor(shape, dtype, 'channels_last').requires_grad_()
+    weights = [tensor((3, 1, *k), dtype, seed=i).requires_grad_() for i, k in enumerate(kernels)]
+    bias = tensor((1, 3, 1, 1), dtype).flatten()
+    grad = tensor(shape, dtype, seed=2)
+    out = decomposed_conv2d(x, *weights, bias=bias, implementation='triton')
+    plain = [t.detach() for t in (x, *weights)]
+    wanted = sum(convolution(plain[0], weight) for weight in plain[1:])
+    # A sum in half precision, of two sums in half precision.
+    tolerance = 4 * torch.finfo(dtype).eps * wanted.abs().max().item()
+    total = wanted + bias.double().cpu().view(-1, 1, 1)
+    torch.testing.assert_close(out.detach().double().cpu(), total, rtol=0, atol=tolerance)
+    got = torch.autograd.grad(out, (x, *weights), grad)
+    for value, weight, size in zip(got[1:], plain[1:], kernels, strict=True):
+        assert value.shape == weight.shape
+        assert_near(value, gradient_of_weight, plain[0], grad, size)
+    wanted = sum(gradient_of_input(grad.double(), w.double()) for w in plain[1:]).cpu()
+    torch.testing.assert_close(got[0].double().cpu(), wanted, rtol=0, atol=tolerance)
 
 
 @runs_kernels
