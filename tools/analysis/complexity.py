@@ -59,7 +59,6 @@ REPLKNET = (
     'misprinted in the paper: by its tables 1 and 4 the larger kernels add 3 to 4 M and 34 G to '
     'ConvNeXt-T, not 10 M and -1 G'
 )
-ATTENTION = 'the products of queries, keys and values have no weights, and are not counted here'
 NOTES = {
     ('upernet_slak_b_ade20k', 'macs'): SNIP,
     ('faster_rcnn_slak_t_voc', 'params'): VOC_PARAMS,
@@ -70,15 +69,15 @@ NOTES = {
     ('faster_rcnn_convnext_t_replknet_voc', 'macs'): REPLKNET,
     ('slak_t_in1k', 'macs'): SNIP,
     ('slak_t_120e_in1k', 'macs'): SNIP,
-    ('swin_t_in1k', 'macs'): ATTENTION,
     ('convnext_t_naive_120e_in1k', 'macs'): (
         "the paper's own number for the same kernels with a 5 x 5 kernel more is lower, 6.1"
     ),
 }
 CONVENTION = (
-    'A multiply-add counts once; convolutions and linear layers of what runs at test time, taps on '
-    'padding included; detectors with 1000 proposals and 100 masks. Sparse: every layer of the '
-    'backbone keeps the same share of its weights (uniform), zeros are left out.'
+    'A multiply-add counts once; convolutions and matrix products (those of attention too) of what '
+    'runs at test time, taps on padding included; detectors with 1000 proposals and 100 masks. '
+    'Sparse: every layer of the backbone keeps the same share of its weights (uniform), zeros are '
+    'left out.'
 )
 
 
