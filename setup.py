@@ -39,7 +39,8 @@ TASKS = {
     'det': ['mmdet>=3.3.0,<3.4', 'pycocotools'],
     'pretrain': ['mmpretrain>=1.2.0,<1.3', 'torchvision'],
 }
-DEV = ['pytest', 'hypothesis', 'ruff']
+# timm has one network of the paper's tables that no toolbox has (tools/analysis/paper_tables.py).
+DEV = ['pytest', 'hypothesis', 'ruff', 'timm']
 
 setup(
     name='mmslak',
