@@ -5,8 +5,8 @@
 
 The first line counts parameters and multiply-adds of ConvNeXt-T with every kernel enlarged, and
 draws kernel_scaling.png (figure 4, left). With --device the operator is timed as well, forward
-and in fp32, and drawn into kernel_scaling_latency.png (figure 4, right); both print tables. The
-decomposed operator is the sum of an M x N and an N x M kernel: the N x N one merges into them.
+and in fp32, and drawn into kernel_scaling_latency_DEVICE.png (figure 4, right). The decomposed
+operator is the sum of an M x N and an N x M kernel: the N x N one merges into them.
 """
 
 import argparse
@@ -346,8 +346,9 @@ def main() -> None:
         table.add_row(item.implementation, str(item.resolution), str(item.kernel), *cells)
     console.print(table)
     print('\n'.join(latency_sentences(found)))
-    draw_latency(found, title, args.out / 'kernel_scaling_latency.png')
-    print(f'wrote {args.out / "kernel_scaling_latency.png"}')
+    path = args.out / f'kernel_scaling_latency_{args.device}.png'
+    draw_latency(found, title, path)
+    print(f'wrote {path}')
 
 
 if __name__ == '__main__':
