@@ -88,6 +88,22 @@ def test_contradictions_by_hand(tool):
     assert found[1, 'naive 31-29-27-13', 'gmacs'] == pytest.approx(6.05, abs=0.005)
 
 
+def test_mixer_by_hand(tool):
+    """Tolstikhin et al. 2021 and the toolboxes' model zoos print 12.6 G."""
+    assert tool.mixer_gmacs() == pytest.approx(12.6, abs=0.05)
+
+
+def test_summary_counts_the_papers_allocation(tool, monkeypatch):
+    rows = [tool.Row('a', 20, 4.0, None), tool.Row('b', 20, None, None), tool.Row('c', 1, 1, None)]
+    monkeypatch.setattr(tool, 'TABLES', {1: ('Title', rows)})
+    counts = [
+        {'uniform': tool.Count(30.0, 8.0, 8.0, 8.0), 'SNIP': tool.Count(20.0, 4.4, 4.4, 4.4)},
+        {'dense': tool.Count(20.1, 7.0, 7.0, 7.0)},
+        {},
+    ]
+    assert tool.summary({1: counts}) == "2 of 3 numbers are within 3 % of the paper's."
+
+
 def test_every_table_of_the_paper_is_there(tool):
     """Rows as counted in the paper: three groups of columns in tables 1 and 2 are rows here."""
     assert {number: len(rows) for number, (_, rows) in tool.TABLES.items()} == {
