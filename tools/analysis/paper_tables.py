@@ -493,7 +493,8 @@ def reason_for(table: int, label: str, quantity: str, allocation: str) -> str:
     if label == 'Mixer-B/16':
         return (
             f'worked by hand from its architecture it is {mixer_gmacs():.2f} (12 blocks on 196 '
-            "tokens of 768 channels, hidden widths 384 and 3072); the paper's is likely a misprint of it"
+            "tokens of 768 channels, hidden widths 384 and 3072); the paper's is likely a misprint "
+            'of it'
         )
     reasons = {'uniform': _UNIFORM, 'SNIP': _SNIP} if quantity == 'gmacs' else {}
     return reasons.get(allocation, 'not explained')
