@@ -40,7 +40,8 @@ TASKS = {
     # MMEngine's file backend reads image sets packed into LMDB.
     'pretrain': ['mmpretrain>=1.2.0,<1.3', 'torchvision', 'lmdb'],
 }
-DEV = ['pytest', 'hypothesis', 'ruff']
+# timm has one network of the paper's tables that no toolbox has (tools/analysis/paper_tables.py).
+DEV = ['pytest', 'hypothesis', 'ruff', 'timm']
 
 setup(
     name='mmslak',

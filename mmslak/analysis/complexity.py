@@ -1,12 +1,13 @@
 """Parameters and multiply-adds, dense and sparse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ..sparsity import allocate, select_targets
 
@@ -75,69 +76,108 @@ def config_sparsity(cfg: Config) -> float:
     return 0.4
 
 
-def config_targets(cfg: Config, model: nn.Module) -> dict[str, nn.Parameter]:
-    """Select the weights that a sparsity of a config's model leaves out.
+def multiply_adds(run: Callable[[], object]) -> int:
+    """Count the multiply-adds of all convolutions and matrix products in a piece of code.
+
+    Unlike :func:`weight_uses` this includes what no layer shows: the products of queries,
+    keys and values, and those with weights that belong to no convolution or linear layer,
+    such as the projections in ``nn.MultiheadAttention``. Products element by element (norms,
+    activations, gates) are left out, as in the published counts.
 
     Args:
-        cfg (Config): A config of any of the three toolboxes.
-        model (nn.Module): Its model.
+        run (Callable): The code, such as ``lambda: model(x)``, without gradients. On the meta
+            device only shapes are computed, and every fused attention is seen; on others a
+            fused kernel that PyTorch has no formula for counts 0.
 
     Returns:
-        dict: Every convolution and linear weight of the backbone, and of a classifier's head.
+        int: Each multiply-add once, those on padding included.
     """
-    weights = select_targets(model.backbone, 'all', 'backbone.')
-    if cfg.get('default_scope') == 'mmpretrain':
-        weights.update(select_targets(model.head, 'all', 'head.'))
-    return weights
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run()
+    # PyTorch counts a multiplication and an addition as two.
+    return counter.get_total_flops() // 2
 
 
 def config_costs(
     cfg: Config,
     shape: tuple[int, int],
     sparsity: float = 0.4,
-    scores: dict[str, Tensor] | None = None,
+    kept: Mapping[str, int] | None = None,
 ) -> dict:
     """Count parameters and multiply-adds of a config's model, dense and sparse.
 
     The model runs on the meta device, where only shapes are computed. Multiply-adds are those
-    of convolutions and linear layers of what runs at test time, once each: for a segmentor
-    backbone and decode head, for a detector also the neck, the RPN, the box heads on 1000
-    proposals and the mask heads on 100 regions. Sparse means that the weights of
-    :func:`config_targets` are thinned out, and zeros are left out: every layer keeps the same
-    share, or as many as SNIP gives it, where there are scores.
+    of :func:`multiply_adds`, of what runs at test time, once each: for a segmentor backbone
+    and decode head, for a detector also the neck, the RPN, the box heads on 1000 proposals
+    and the mask heads on 100 regions. Sparse means that the convolutions and linear layers of
+    the backbone (and of a classifier's head) keep only some of their weights, every layer the
+    same share unless ``kept`` says otherwise, and zeros are left out.
 
     Args:
         cfg (Config): A config of any of the three toolboxes.
         shape (tuple[int, int]): Height and width of the one image, in pixels.
         sparsity (float): Share of the backbone's weights left out.
-        scores (dict[str, Tensor], optional): SNIP's, of the weights of :func:`config_targets`.
+        kept (Mapping[str, int], optional): How many weights each layer keeps, by the name of
+            the weight, such as from :func:`mmslak.analysis.allocation.snip_allocation`, instead
+            of the same share. What it has of another head counts nothing here.
 
     Returns:
         dict: ``params_dense``, ``params_sparse``, ``macs_dense`` and ``macs_sparse``, numbers.
+
+    Raises:
+        ValueError: If ``kept`` lacks a weight of the backbone or keeps more than it has.
     """
     settings = cfg.model.copy()
     if 'pretrained' in settings:
         settings.pretrained = None
+    if cfg.get('default_scope') == 'mmpretrain':
+        # Mixup and CutMix concern training only, and a line is logged for them every time.
+        settings.pop('train_cfg', None)
     # Built on the CPU first: some backbones compute with numbers while they are built.
     # Synchronised batch norms run on accelerators only; ordinary ones count the same.
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         model = revert_sync_batchnorm(MODELS.build(settings)).eval().to('meta')
+    uses: dict[str, int] = {}
     with torch.device('meta'):
-        image = torch.zeros(1, settings.backbone.get('in_channels', 3), *shape)
-        uses = weight_uses(model, lambda: _run(model, image))
+        channels = settings.get('backbone', {}).get('in_channels', 3)
+        image = torch.zeros(1, channels, *shape)
+        macs = multiply_adds(lambda: uses.update(weight_uses(model, lambda: _run(model, image))))
     parameters = dict(model.named_parameters())
-    weights = config_targets(cfg, model)
-    method = 'uniform' if scores is None else 'snip'
-    kept = allocate(weights, sparsity, method, scores) if sparsity else {}
-    left_out = {name: weights[name].numel() - count for name, count in kept.items()}
+    left_out = {}
+    if sparsity or kept is not None:
+        weights = sparse_weights(model)
+        if kept is None:
+            kept = allocate(weights, sparsity, 'uniform')
+        for name, weight in weights.items():
+            if not 0 <= kept.get(name, -1) <= weight.numel():
+                raise ValueError(
+                    f'kept must tell how many of the {weight.numel()} weights of {name!r} are '
+                    f'kept, got {kept.get(name)!r}'
+                )
+            left_out[name] = weight.numel() - kept[name]
     dense = sum(p.numel() for p in parameters.values())
-    macs = sum(n * parameters[name].numel() for name, n in uses.items())
     return dict(
         params_dense=dense,
         params_sparse=dense - sum(left_out.values()),
         macs_dense=macs,
         macs_sparse=macs - sum(uses.get(name, 0) * count for name, count in left_out.items()),
     )
+
+
+def sparse_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Choose what the paper makes sparse: the backbone, and of a classifier the head.
+
+    Args:
+        model (nn.Module): A model of any of the three toolboxes.
+
+    Returns:
+        dict[str, nn.Parameter]: The weights of its convolutions and linear layers, by name.
+    """
+    weights = select_targets(model.backbone, 'all', 'backbone.')
+    # Detectors and segmentors call theirs otherwise.
+    if isinstance(getattr(model, 'head', None), nn.Module):
+        weights.update(select_targets(model.head, 'all', 'head.'))
+    return weights
 
 
 def _run(model: nn.Module, image: Tensor) -> None:

@@ -6,12 +6,14 @@ degrees; that with respect to a kernel is ``mmslak::depthwise_conv2d_weight_grad
 bilinear, so that gradients of any order are made of the two.
 """
 
+import math
 import os
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils.flop_counter import register_flop_formula
 
 from . import cpp, pytorch
 
@@ -375,3 +377,14 @@ torch.library.register_autograd(
     setup_context=_save_for_second,
     lib=_library,
 )
+
+
+@register_flop_formula(torch.ops.mmslak.depthwise_conv2d)
+def _(x_shape, weight_shapes, bias_shape, implementation, out_shape=None, **kwargs) -> int:
+    """Two a tap and position, as PyTorch counts its own convolutions."""
+    return sum(2 * math.prod(x_shape) * math.prod(shape[-2:]) for shape in weight_shapes)
+
+
+@register_flop_formula(torch.ops.mmslak.depthwise_conv2d_weight_gradient)
+def _(x_shape, grad_shape, height, width, implementation, out_shape=None, **kwargs) -> int:
+    return 2 * math.prod(x_shape) * height * width

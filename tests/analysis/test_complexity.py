@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmslak.analysis.complexity import config_costs, config_targets, weight_uses
+from mmslak.analysis.complexity import config_costs, multiply_adds, sparse_weights, weight_uses
 from mmslak.engine.config import load_config
 from mmslak.models import SLaK
 from mmslak.sparsity import allocate, select_targets
@@ -65,6 +68,111 @@ def test_slak_dense_and_at_uniform_40_percent(arch, gmacs, sparse_gmacs, sparse_
     assert round(parameters / 1e6, 2) == pytest.approx(sparse_parameters, abs=0.006)
 
 
+@given(
+    length=st.integers(1, 9),
+    keys=st.integers(1, 9),
+    heads=st.integers(1, 3),
+    width=st.integers(1, 5),
+    weights=st.booleans(),
+)
+@settings(deadline=None, max_examples=20)
+def test_attention_by_hand(length, keys, heads, width, weights):
+    """Four projections, queries with keys, and their weights with values."""
+    channels = heads * width
+    with torch.device('meta'):
+        layer = nn.MultiheadAttention(channels, heads, batch_first=True).eval()
+        x, y = torch.zeros(1, length, channels), torch.zeros(1, keys, channels)
+        macs = multiply_adds(lambda: layer(x, y, y, need_weights=weights))
+    projections = 2 * length * channels**2 + 2 * keys * channels**2
+    assert macs == projections + 2 * length * keys * channels
+
+
+@given(
+    channels=st.integers(1, 4),
+    groups=st.integers(1, 3),
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.integers(1, 3),
+    transposed=st.booleans(),
+)
+@settings(deadline=None, max_examples=30)
+def test_two_ways_to_count_agree_where_all_is_layers(channels, groups, kernel, stride, transposed):
+    convolution = nn.ConvTranspose2d if transposed else nn.Conv2d
+    with torch.device('meta'):
+        model = nn.Sequential(
+            convolution(groups * channels, 2 * groups, kernel, stride, groups=groups),
+            nn.BatchNorm2d(2 * groups),
+            nn.GELU(),
+            nn.Flatten(2),
+            nn.LazyLinear(3),
+        ).eval()
+        x = torch.zeros(2, groups * channels, 7, 6)
+        model(x)
+    uses = {}
+    macs = multiply_adds(lambda: uses.update(weight_uses(model, lambda: model(x))))
+    parameters = dict(model.named_parameters())
+    assert macs == sum(n * parameters[name].numel() for name, n in uses.items())
+
+
+@pytest.mark.parametrize(
+    ('config', 'size', 'parameters', 'gmacs'),
+    # As their authors published them, products of queries, keys and values included.
+    [
+        ('deit/deit-small_4xb256_in1k.py', 224, 22.1, 4.6),
+        ('_base_/models/swin_transformer/tiny_224.py', 224, 28.3, 4.5),
+        ('_base_/models/tnt_s_patch16_224.py', 224, 23.8, 5.2),
+        ('_base_/models/t2t-vit-t-14.py', 224, 21.5, 6.1),
+        ('vision_transformer/vit-base-p16_64xb64_in1k-384px.py', 384, 86.9, 55.5),
+    ],
+)
+def test_transformers_are_as_published(config, size, parameters, gmacs):
+    pytest.importorskip('mmpretrain')
+    cfg = get_config(f'mmpretrain::{config}')
+    cfg.setdefault('default_scope', 'mmpretrain')
+    costs = config_costs(cfg, (size, size), 0.0)
+    assert round(costs['params_dense'] / 1e6, 1) == parameters
+    assert round(costs['macs_dense'] / 1e9, 1) == gmacs
+    assert costs['macs_sparse'] == costs['macs_dense']
+
+
+class TestKept:
+    """A sparsity shared over the layers by given numbers."""
+
+    @pytest.fixture(scope='class')
+    def cfg(self):
+        pytest.importorskip('mmpretrain')
+        return load_config(ROOT / 'configs/sample/slak_nano_in1k.py')
+
+    @pytest.fixture(scope='class')
+    def weights(self, cfg):
+        backbone = SLaK(**{k: v for k, v in cfg.model.backbone.items() if k != 'type'})
+        classes = cfg.model.head.num_classes
+        head = {'head.fc.weight': backbone.widths[-1] * classes}
+        return {
+            n: p.numel() for n, p in select_targets(backbone, 'all', 'backbone.').items()
+        } | head
+
+    def test_all_kept_is_dense(self, cfg, weights):
+        costs = config_costs(cfg, (64, 64), kept=weights)
+        assert costs['params_sparse'] == costs['params_dense']
+        assert costs['macs_sparse'] == costs['macs_dense']
+
+    def test_each_weight_left_out_saves_its_uses(self, cfg, weights):
+        # The stem has a stride of 4: 64 x 64 becomes 16 x 16 positions.
+        name = 'backbone.stages.0.0.pwconv1.weight'
+        costs = config_costs(cfg, (64, 64), kept={**weights, name: weights[name] - 3})
+        assert costs['params_dense'] - costs['params_sparse'] == 3
+        assert costs['macs_dense'] - costs['macs_sparse'] == 3 * 16 * 16
+
+    @pytest.mark.parametrize('count', [None, -1, 10**9])
+    def test_what_cannot_be(self, cfg, weights, count):
+        name = 'backbone.stages.0.0.pwconv1.weight'
+        kept = {key: value for key, value in weights.items() if key != name}
+        if count is not None:
+            kept[name] = count
+        with pytest.raises(ValueError, match='pwconv1'):
+            config_costs(cfg, (64, 64), kept=kept)
+
+
 def test_hooks_are_removed_after_an_error():
     model = nn.Linear(3, 2)
     with pytest.raises(RuntimeError):
@@ -95,7 +203,7 @@ def test_by_snip_a_layer_keeps_its_share_of_the_best_scores():
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model).eval()
     uses = weight_uses(model, lambda: model(torch.zeros(1, 3, 64, 64), mode='tensor'))
-    weights, generator = config_targets(cfg, model), torch.Generator().manual_seed(0)
+    weights, generator = sparse_weights(model), torch.Generator().manual_seed(0)
     assert 'head.fc.weight' in weights and set(weights) == set(uses)
     scores = {
         name: torch.rand(w.shape, generator=generator) * (0.5 if '.stages.0.' in name else 1)
@@ -104,7 +212,10 @@ def test_by_snip_a_layer_keeps_its_share_of_the_best_scores():
     ranked = torch.cat([s.flatten() for s in scores.values()]).sort(descending=True).values
     threshold = ranked[round(0.6 * len(ranked)) - 1]
     expected = sum(uses[name] * int((s >= threshold).sum()) for name, s in scores.items())
-    by_snip, uniform = (config_costs(cfg, (64, 64), 0.4, s) for s in (scores, None))
+    by_snip, uniform = (
+        config_costs(cfg, (64, 64), 0.4, kept)
+        for kept in (allocate(weights, 0.4, 'snip', scores), None)
+    )
     assert by_snip['macs_sparse'] == expected < 0.99 * uniform['macs_sparse']
     assert by_snip['params_sparse'] == uniform['params_sparse']
 

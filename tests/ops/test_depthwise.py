@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmslak.ops import (
     LargeKernelConv2d,
@@ -226,6 +227,20 @@ def test_operators_keep_what_pytorch_expects_of_them():
     torch.library.opcheck(operators.depthwise_conv2d, (last, [tall], None, 'pytorch'))
     grad = torch.randn(2, 3, 4, 6, requires_grad=True)
     torch.library.opcheck(operators.depthwise_conv2d_weight_gradient, (x, grad, 7, 3, 'auto'))
+
+
+def test_counted_by_pytorch_as_its_own_convolution():
+    x, weight = torch.randn(2, 4, 8, 9), torch.randn(4, 1, 3, 7, requires_grad=True)
+    counts = []
+    for implementation in ('native', 'auto'):
+        with FlopCounterMode(display=False) as counter:
+            out = depthwise_conv2d(x.requires_grad_(), weight, None, implementation)
+            forward = counter.get_total_flops()
+            out.sum().backward()
+        counts.append(forward)
+    # Forward and two gradients; PyTorch counts the gradients of groups in another way.
+    assert counts == [2 * 2 * 4 * 8 * 9 * 21] * 2
+    assert counter.get_total_flops() == 3 * counts[0]
 
 
 @pytest.mark.parametrize('shape', [(2, 4, 8, 9), (1, 4, 5, 5)])

@@ -11,7 +11,6 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
@@ -19,11 +18,12 @@ from mmengine.runner import Runner, set_random_seed
 from rich.console import Console
 from rich.table import Table
 
-from mmslak.analysis.complexity import SHAPES, config_costs, config_sparsity, config_targets
+from mmslak.analysis.complexity import SHAPES, config_costs, config_sparsity, sparse_weights
 from mmslak.datasets.checks import check_datasets
 from mmslak.engine.config import load_config
 from mmslak.engine.launch import guarded
 from mmslak.engine.sparsity import score_training_batch
+from mmslak.sparsity import allocate
 
 #: config -> the paper's parameters in millions and multiply-adds in G (tables 1 to 5).
 PAPER = {
@@ -69,7 +69,6 @@ REPLKNET = (
     'misprinted in the paper: by its tables 1 and 4 the larger kernels add 3 to 4 M and 34 G to '
     'ConvNeXt-T, not 10 M and -1 G'
 )
-ATTENTION = 'the products of queries, keys and values have no weights, and are not counted here'
 NOTES = {
     ('upernet_slak_b_ade20k', 'macs'): SNIP,
     ('faster_rcnn_slak_t_voc', 'params'): VOC_PARAMS,
@@ -80,15 +79,15 @@ NOTES = {
     ('faster_rcnn_convnext_t_replknet_voc', 'macs'): REPLKNET,
     ('slak_t_in1k', 'macs'): SNIP,
     ('slak_t_120e_in1k', 'macs'): SNIP,
-    ('swin_t_in1k', 'macs'): ATTENTION,
     ('convnext_t_naive_120e_in1k', 'macs'): (
         'the paper prints 31-29-37-13 as sizes, and 6.5 G are of 37 in the third stage; its 32 M, '
         'and its 6.1 G with a 5 x 5 kernel more, are of 27'
     ),
 }
 CONVENTION = (
-    'A multiply-add counts once; convolutions and linear layers of what runs at test time, taps on '
-    'padding included; detectors with 1000 proposals and 100 masks. Sparse: zeros are left out; '
+    'A multiply-add counts once; convolutions and matrix products (those of attention too) of what '
+    'runs at test time, taps on padding included; detectors with 1000 proposals and 100 masks. '
+    'Sparse: zeros are left out; '
 )
 ALLOCATIONS = dict(
     uniform='every layer of the backbone keeps the same share of its weights (uniform).',
@@ -101,8 +100,8 @@ def is_sparse(name: str) -> bool:
     return name.startswith('slak_') or '_slak_' in name
 
 
-def snip(cfg: Config, images: int) -> dict[str, torch.Tensor]:
-    """Score the weights of a config's network, as it is initialised, on its training data."""
+def snip(cfg: Config, images: int, sparsity: float) -> dict[str, int]:
+    """Count what SNIP leaves the layers of a config's network, initialised, on its own data."""
     check_datasets(cfg, ('train',))
     cfg.train_dataloader.batch_size = images
     set_random_seed(0)
@@ -114,7 +113,9 @@ def snip(cfg: Config, images: int) -> dict[str, torch.Tensor]:
         model = MODELS.build(dict(cfg.model, data_preprocessor=preprocessor))
         model.init_weights()
         loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-        return score_training_batch(model, loader, config_targets(cfg, model))
+        weights = sparse_weights(model)
+        scores = score_training_batch(model, loader, weights)
+    return allocate(weights, sparsity, 'snip', scores)
 
 
 @guarded
@@ -159,8 +160,9 @@ def main() -> None:
             shape = (cfg.input_size, cfg.input_size)
         shape = tuple(args.shape or shape)
         sparsity = config_sparsity(cfg) if args.sparsity is None else args.sparsity
-        scores = snip(cfg, args.batch) if args.allocation == 'snip' and sparsity else None
-        costs = config_costs(cfg, shape, sparsity, scores)
+        by_snip = args.allocation == 'snip' and sparsity
+        kept = snip(cfg, args.batch, sparsity) if by_snip else None
+        costs = config_costs(cfg, shape, sparsity, kept)
         rows.append(dict(config=path, shape=list(shape), **costs))
     if args.json:
         print(json.dumps(rows, indent=2))

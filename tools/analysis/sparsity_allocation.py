@@ -9,13 +9,12 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from mmslak.analysis.allocation import image_batch, labelled_images
 from mmslak.analysis.complexity import weight_uses
 from mmslak.engine.launch import guarded
 from mmslak.models import SLaK
@@ -24,7 +23,6 @@ from mmslak.sparsity import allocate, select_targets, snip_scores
 
 #: Paper, table 3, at 40 % sparsity and 224 x 224.
 PAPER_GMACS = {'tiny': 5.0, 'small': 9.8, 'base': 17.1}
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def classifier(arch: str, layer_scale: float) -> nn.Sequential:
@@ -44,21 +42,6 @@ def classifier(arch: str, layer_scale: float) -> nn.Sequential:
             return outs[-1]
 
     return nn.Sequential(backbone, Last(), head)
-
-
-def load_batch(folder: Path, count: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read images, (N, 3, size, size), and a label a class folder, from a folder of folders."""
-    paths = sorted(p for p in folder.glob('*/*') if p.suffix.lower() in ('.jpg', '.jpeg', '.png'))
-    if not paths:
-        raise FileNotFoundError(f'--images {folder} holds no class folders with images')
-    chosen = [paths[i * len(paths) // count] for i in range(min(count, len(paths)))]
-    classes = sorted({p.parent.name for p in paths})
-    images = [
-        (np.asarray(Image.open(p).convert('RGB').resize((size, size)), np.float32) - MEAN) / STD
-        for p in chosen
-    ]
-    batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().contiguous()
-    return batch, torch.tensor([classes.index(p.parent.name) for p in chosen])
 
 
 def group_of(name: str) -> str:
@@ -81,7 +64,9 @@ def main() -> None:
     parser.add_argument('--layer-scale', type=float, default=1e-6, help='initial layer scale')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
-    images, labels = load_batch(args.images, args.batch, args.size)
+    chosen = labelled_images(args.images, args.batch)
+    images = image_batch([path for path, _ in chosen], args.size)
+    labels = torch.tensor([label for _, label in chosen])
     torch.manual_seed(args.seed)
     network = classifier(args.arch, args.layer_scale)
     weights = select_targets(network)

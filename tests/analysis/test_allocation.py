@@ -1,0 +1,95 @@
+"""SNIP from real images, against scores worked out plainly."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip('mmpretrain')
+from mmengine.registry import MODELS, DefaultScope
+
+from mmslak.analysis.allocation import image_batch, labelled_images, snip_allocation
+from mmslak.engine.config import load_config
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three classes of two, one and three images."""
+    random = np.random.default_rng(0)
+    for name, count in (('a', 2), ('b', 1), ('c', 3)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            pixels = random.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f'{i}.png')
+    (tmp_path / 'notes.txt').write_text('no image')
+    return tmp_path
+
+
+def test_images_are_spread_over_the_classes(folder):
+    chosen = labelled_images(folder, 3)
+    assert [(path.parent.name, path.name) for path, _ in chosen] == [
+        ('a', '0.png'),
+        ('b', '0.png'),
+        ('c', '1.png'),
+    ]
+    assert [label for _, label in chosen] == [0, 1, 2]
+
+
+@pytest.mark.parametrize('count', [7, 100])
+def test_too_few_images(folder, count):
+    with pytest.raises(FileNotFoundError, match='6 images'):
+        labelled_images(folder, count)
+
+
+def test_no_images(tmp_path):
+    with pytest.raises(FileNotFoundError, match='0 images'):
+        labelled_images(tmp_path / 'nowhere', 1)
+
+
+def test_batch_is_normalised(tmp_path):
+    Image.new('RGB', (10, 20), (255, 0, 0)).save(tmp_path / 'red.png')
+    batch = image_batch([tmp_path / 'red.png'], 4)
+    assert batch.shape == (1, 3, 4, 4)
+    assert batch.dtype == torch.float32
+    # (255 - mean) / std of red; -mean / std of green and blue.
+    expected = [(255 - 123.675) / 58.395, -116.28 / 57.12, -103.53 / 57.375]
+    assert torch.allclose(batch.mean((0, 2, 3)), torch.tensor(expected))
+
+
+def test_snip_is_the_highest_scores_of_the_whole_network(folder):
+    cfg = load_config(ROOT / 'configs/sample/slak_nano_in1k.py')
+    images = labelled_images(folder, 4)
+    kept = snip_allocation(cfg, images, 0.4, size=64, seed=3)
+
+    # The same network, batch and loss once more, by plain backpropagation.
+    settings = cfg.model.copy()
+    settings.pop('train_cfg', None)
+    torch.manual_seed(3)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(settings)
+        model.init_weights()
+    model.train()
+    features = model.backbone(image_batch([path for path, _ in images], 64))
+    labels = torch.tensor([label for _, label in images])
+    scores = model.head.fc(features[-1])
+    loss = torch.nn.functional.cross_entropy(scores, labels, label_smoothing=0.1)
+    loss.backward()
+    parameters = dict(model.named_parameters())
+    assert set(kept) == {name for name, p in parameters.items() if p.ndim > 1}
+    sensitivity = {name: (parameters[name].grad * parameters[name]).abs() for name in kept}
+    total = sum(p.numel() for name, p in parameters.items() if name in kept)
+    assert sum(kept.values()) == round(0.6 * total)
+
+    # Layers that SNIP would leave nearly dense are left dense, and the rest share what remains.
+    rest = [name for name in kept if kept[name] < parameters[name].numel()]
+    everything = torch.cat([sensitivity[name].flatten() for name in rest])
+    budget = sum(kept[name] for name in rest)
+    threshold = everything.kthvalue(len(everything) - budget + 1).values
+    for name in rest:
+        # To the rounding of gradients summed in another order.
+        expected = int((sensitivity[name] >= threshold).sum())
+        assert kept[name] == pytest.approx(expected, abs=max(2, 0.005 * expected))

@@ -1,0 +1,131 @@
+"""Figure 4: counts against numbers worked by hand, and the figures themselves."""
+
+import importlib.util
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip('mmpretrain')
+
+ROOT = Path(__file__).parents[2]
+#: ConvNeXt-T at 224 x 224: channels, and channels times positions, summed over all blocks.
+CHANNELS = 3 * 96 + 3 * 192 + 9 * 384 + 3 * 768
+POSITIONS = 3 * 96 * 56**2 + 3 * 192 * 28**2 + 9 * 384 * 14**2 + 3 * 768 * 7**2
+
+
+@pytest.fixture(scope='module')
+def tool():
+    path = ROOT / 'tools/analysis/kernel_scaling.py'
+    spec = importlib.util.spec_from_file_location('kernel_scaling', path)
+    module = importlib.util.module_from_spec(spec)
+    # A dataclass looks its module up.
+    sys.modules['kernel_scaling'] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules['kernel_scaling']
+
+
+def test_counts_are_convnexts_and_its_larger_kernels(tool):
+    small, large = tool.network_costs(7, 224), tool.network_costs(51, 224)
+    # As published: 28.6 M and 4.5 G.
+    assert small['full'] == (pytest.approx(28.59, abs=0.005), pytest.approx(4.46, abs=0.005))
+    # A larger kernel adds its taps to every channel and position, and nothing else.
+    params, macs = (b - a for a, b in zip(small['full'], large['full'], strict=True))
+    assert params == pytest.approx((51**2 - 7**2) * CHANNELS / 1e6)
+    assert macs == pytest.approx((51**2 - 7**2) * POSITIONS / 1e9)
+    params, macs = (b - a for a, b in zip(small['decomposed'], large['decomposed'], strict=True))
+    assert params == pytest.approx(2 * 5 * (51 - 7) * CHANNELS / 1e6)
+    assert macs == pytest.approx(2 * 5 * (51 - 7) * POSITIONS / 1e9)
+    # 60 % of all weights: multiply-adds have no others; parameters have norms and biases too.
+    assert large['decomposed, sparse'][1] == pytest.approx(0.6 * large['decomposed'][1], rel=1e-4)
+    assert 0.6 < large['decomposed, sparse'][0] / large['decomposed'][0] < 0.61
+
+
+@pytest.mark.parametrize(
+    ('large', 'verdict'),
+    [((40.0, 9.0), 'holds'), ((40.0, 11.0), 'does not hold'), ((50.0, 9.0), 'does not hold')],
+)
+def test_claim(tool, large, verdict):
+    costs = {
+        51: {'full': (45.0, 10.0)},
+        151: {'decomposed': large, 'decomposed, sparse': (30.0, 6.0)},
+    }
+    sentence = tool.claim_sentence(costs)
+    assert f'51 x 51 kernels {verdict}: ' in sentence
+    for number in (*large, 30, 6, 45, 10):
+        assert f'{number:.1f} M' in sentence or f'{number:.2f} G' in sentence
+
+
+def test_latency_claim(tool):
+    rows = [
+        tool.Latency('auto', 14, 7, 1.0, 2.0),
+        tool.Latency('auto', 14, 51, 10.0, 2.0),
+        tool.Latency('auto', 14, 151, 60.0, 4.0),
+        tool.Latency('native', 14, 51, 6.0, 2.0),
+    ]
+    fast, slow = tool.latency_sentences(rows)
+    assert "holds with 'auto'" in fast
+    assert '5.00 to 15.00' in fast
+    assert "does not hold everywhere with 'native'" in slow
+
+
+def test_median_leaves_the_warm_up_out(tool, monkeypatch):
+    calls = []
+    # Calls take 100, 100, 1, 2 and 30 seconds; each is looked at before and after.
+    clock = iter([0, 100, 100, 200, 200, 201, 201, 203, 203, 233])
+    monkeypatch.setattr(tool.time, 'perf_counter', lambda: next(clock))
+    assert tool.median_time(lambda: calls.append(1), 'cpu', repeats=3, warmup=2) == 2000
+    assert len(calls) == 5
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--kernels', '8'], '--kernels must be odd'),
+        (['--kernels', '3'], 'at least 5'),
+        (['--repeats', '0'], '--repeats must be positive'),
+    ],
+)
+def test_what_a_user_can_put_right(tmp_path, tool, monkeypatch, capsys, arguments, message):
+    out = tmp_path / 'out'
+    monkeypatch.setattr(sys, 'argv', ['tool', '--out', str(out), *arguments])
+    with pytest.raises(SystemExit) as caught:
+        tool.main()
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_figure_of_the_counts(tmp_path, tool):
+    full = {'full': (45.0, 10.0), 'decomposed': (30.0, 5.0), 'decomposed, sparse': (18.0, 3.0)}
+    tool.draw_costs({7: full, 51: full, 151: full}, tmp_path / 'figure.png')
+    with Image.open(tmp_path / 'figure.png') as image:
+        assert image.size[0] > image.size[1] > 300
+
+
+def test_latency_of_the_operator(tmp_path, tool):
+    """Needs the operator, mmslak.ops.depthwise_conv2d."""
+    settings = Namespace(
+        implementation=['auto', 'native'], resolutions=[6, 9], kernels=[5, 9], device='cpu',
+        batch=2, channels=3, repeats=2, warmup=1,
+    )  # fmt: skip
+    found = tool.measure(settings)
+    cases = [(item.implementation, item.resolution, item.kernel) for item in found]
+    assert cases == [(i, r, k) for i in ('auto', 'native') for r in (6, 9) for k in (5, 9)]
+    assert all(item.full > 0 and item.decomposed > 0 for item in found)
+    tool.draw_latency(found, 'title', tmp_path / 'latency.png')
+    with Image.open(tmp_path / 'latency.png') as image:
+        assert image.size[0] > image.size[1] > 300
+    # Both operators keep the shape, and the decomposed one is the sum of two convolutions.
+    import torch
+
+    x = torch.zeros(1, 3, 11, 11)
+    x[0, :, 5, 5] = 1
+    full, decomposed = tool.operators(3, 9, 'cpu', 'native')
+    assert full(x).shape == decomposed(x).shape == x.shape
+    # An impulse shows the kernels: a 9 x 9 square, and a cross of 9 x 5 and 5 x 9.
+    assert int((full(x)[0, 0] != 0).sum()) == 81
+    assert int((decomposed(x)[0, 0] != 0).sum()) == 2 * 45 - 25
