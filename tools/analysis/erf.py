@@ -21,6 +21,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import PowerNorm
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from rich.console import Console
@@ -72,7 +73,10 @@ def names_of(models: list[tuple[Path, Path | None]], names: list[str] | None) ->
 
 
 def draw(
-    maps: dict[str, np.ndarray], path: Path, centres: dict[str, tuple[int, int] | None]
+    maps: dict[str, np.ndarray],
+    path: Path,
+    centres: dict[str, tuple[int, int] | None],
+    gamma: float,
 ) -> None:
     """Draw heat maps of ``log10(1 + score)`` side by side, each over its own maximum."""
     figure, panels = plt.subplots(
@@ -83,7 +87,7 @@ def draw(
         layout='constrained',
     )
     for panel, (name, scores) in zip(panels[0], maps.items(), strict=True):
-        shown = panel.imshow(rescaled_log(scores), cmap='viridis', vmin=0, vmax=1)
+        shown = panel.imshow(rescaled_log(scores), cmap='viridis', norm=PowerNorm(gamma, 0, 1))
         panel.set_title(name, fontsize=11)
         panel.set_xticks([0, scores.shape[1] - 1], ['0', str(scores.shape[1])])
         panel.set_yticks([0, scores.shape[0] - 1], ['0', str(scores.shape[0])])
@@ -119,6 +123,13 @@ def main() -> None:
         help='column and row in the last feature map; default: its centre',
     )
     parser.add_argument(
+        '--gamma',
+        type=float,
+        default=0.4,
+        help='colours follow this power of the values, so that faint ones show; 1 as in the paper '
+        '(default: 0.4)',
+    )
+    parser.add_argument(
         '--seed', type=int, default=0, help='draws the images and untrained weights'
     )
     parser.add_argument('--device', default='cpu', help='such as cuda')
@@ -134,6 +145,8 @@ def main() -> None:
     names = names_of(models, args.names)
     if args.size < 1:
         raise ValueError(f'--size must be positive, got {args.size}')
+    if not args.gamma > 0:
+        raise ValueError(f'--gamma must be positive, got {args.gamma}')
     paths = sample_images(args.images, args.num, args.seed)
     point = tuple(args.point) if args.point else None
     cfgs = [load_config(config, args.cfg_options) for config, _ in models]
@@ -176,8 +189,8 @@ def main() -> None:
 
     centres = {n: state.centre(point) for n, state in zip(names, states, strict=True)}
     for name, scores in maps.items():
-        draw({name: scores}, args.out / f'{name}.png', centres)
-    draw(maps, args.out / 'erf.png', centres)
+        draw({name: scores}, args.out / f'{name}.png', centres, args.gamma)
+    draw(maps, args.out / 'erf.png', centres, args.gamma)
     title = f'Area ratio r, {args.num} images of {args.size} x {args.size}'
     table = Table('model', 'scores', *(f't = {t:.0%}' for t in THRESHOLDS), title=title)
     lines = ['| model | scores | ' + ' | '.join(f't = {t:.0%}' for t in THRESHOLDS) + ' |']
