@@ -22,7 +22,7 @@ test_pipeline = [
 ]
 # Without processes of their own: a study runs several trainings at a time.
 loader = dict(num_workers=0, persistent_workers=False)
-train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline), **loader)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline), **loader)
 val_dataloader = dict(batch_size=1, dataset=dict(pipeline=test_pipeline), **loader)
 test_dataloader = val_dataloader
 

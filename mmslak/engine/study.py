@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import statistics
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -114,12 +116,11 @@ def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 
     done = len(trainings) - len(left)
     with Progress(*columns, console=Console(width=110), speed_estimate_period=3600) as bar:
         task = bar.add_task('study', total=total, done=done, count=len(trainings))
-        bar.advance(task, total - sum(training.cost for training in left))
         # The time left is that of this run's own speed.
         bar.reset(task, completed=total - sum(training.cost for training in left))
         context = multiprocessing.get_context('spawn')
         threads = max(1, (os.cpu_count() or 1) // processes)
-        with ProcessPoolExecutor(processes, context, _limit_threads, (threads,)) as pool:
+        with ProcessPoolExecutor(processes, context, _begin, (threads, os.getpid())) as pool:
             running = {pool.submit(train, training, root): training for training in left}
             try:
                 for future in as_completed(running):
@@ -133,11 +134,19 @@ def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 
                 raise
 
 
-def _limit_threads(threads: int) -> None:
+def _begin(threads: int, parent: int) -> None:
+    """Begin a process of a study: with few threads, and no longer than the study lives."""
     import torch
 
     # Fewer where OMP_NUM_THREADS says so: two threads on one core wait for each other.
     torch.set_num_threads(min(threads, torch.get_num_threads()))
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def summarise(trainings: Sequence[Training], root: str | Path) -> dict[str, list[float]]:

@@ -133,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each network')
     parser.add_argument('--iters', type=int, default=400, help='iterations of each training')
-    parser.add_argument('--batch', type=int, default=8, help='images an iteration')
+    parser.add_argument('--batch', type=int, default=4, help='images an iteration')
     parser.add_argument('--images', type=int, default=400, help='scenes, one in five to validate')
     parser.add_argument('--size', type=int, default=96, help='longer side of a scene in pixels')
     parser.add_argument('--kernels', type=int, nargs='+', choices=KERNELS, default=list(KERNELS))
