@@ -40,7 +40,7 @@ DENSITIES = {'dense': 1.0, 'sparse': 1.3}
 COSTS = {
     (mode, kernel): 1 + share * kernel ** (1 if mode == 'decomposed' else 2)
     for kernel in KERNELS
-    for mode, share in (('naive', 2.5e-3), ('reparam', 2.5e-3), ('decomposed', 1.5e-2))
+    for mode, share in (('naive', 1e-3), ('reparam', 1e-3), ('decomposed', 5e-3))
 }
 
 
