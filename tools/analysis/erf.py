@@ -82,7 +82,7 @@ def draw(
     figure, panels = plt.subplots(
         1,
         len(maps),
-        figsize=(3.2 * len(maps) + 0.9, 3.6),
+        figsize=(3.2 * len(maps) + 0.9, 3.3),
         squeeze=False,
         layout='constrained',
     )
@@ -96,7 +96,7 @@ def draw(
     label = 'log10(1 + score) / maximum'
     figure.colorbar(shown, ax=panels[0].tolist(), shrink=0.85, label=label, pad=0.01)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
 
 
