@@ -125,14 +125,14 @@ def test_reduced_kernel_study(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     tool = load_tool()
     options = ['--seeds', '1', '--iters', '4', '--batch', '2', '--images', '10', '--size', '64']
-    options += ['--kernels', '7', '31', '--modes', 'reparam', 'decomposed', '--processes', '1']
+    options += ['--kernels', '7', '31', '--modes', 'decomposed', '--processes', '1']
     options += ['--data', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'study')]
     monkeypatch.setattr('sys.argv', ['kernel_study.py', *options])
     tool.main()
     scores = json.loads((tmp_path / 'study' / 'scores.json').read_text())
-    assert len(scores) == 2 * 2 * 2 * 2 and all(0 <= v[0] <= 100 for v in scores.values())
+    assert len(scores) == 2 * 2 * 2 and all(0 <= v[0] <= 100 for v in scores.values())
     results = sorted((tmp_path / 'study').glob('*/seed0/result.json'))
-    assert len(results) == 16
+    assert len(results) == 8
     # Sparse and wide, dense and narrow, each with classes of its own data.
     for path in results:
         text = (path.parent / 'kernel_study_nano_ade20k.py').read_text()
