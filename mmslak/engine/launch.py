@@ -108,7 +108,10 @@ def guarded(main):
             print('(MMSLAK_TRACEBACK=1 shows where)', file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
-            print('\ninterrupted; --resume goes on from the last checkpoint', file=sys.stderr)
+            print(
+                '\ninterrupted; the same command goes on, a training with --resume added',
+                file=sys.stderr,
+            )
             sys.exit(130)
 
     return run_guarded

@@ -95,7 +95,7 @@ class SLaKBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` of shape (N, C, H, W) to the same shape."""
-        if self.with_cp and self.training and torch.is_grad_enabled():
+        if self.with_cp and torch.is_grad_enabled():
             # A compiled graph recomputes without running its side effects again.
             keep = {} if torch.compiler.is_compiling() else dict(context_fn=self._contexts)
             residual = checkpoint(self._residual, x, use_reentrant=False, **keep)

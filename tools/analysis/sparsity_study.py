@@ -4,19 +4,20 @@
 
 Trains SLaK-nano with UperNet, the same length each time: dynamic sparsity at 1.3x width with
 random and with gradient growth, the same masks never moved, and a dense network at 1.0x width.
-Prints mean and spread over the seeds, and writes them as JSON and Markdown.
+Prints mean and spread over the seeds, and writes them as JSON and Markdown. The same command goes
+on after an interruption.
 """
 
 import argparse
 import json
-import statistics
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from mmslak.datasets import write_sample_data
-from mmslak.engine.launch import guarded, run
+from mmslak.engine.launch import guarded
+from mmslak.engine.study import Training, mean_and_spread, run_study, summarise
 
 CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'
 HOOK = 'custom_hooks.0'
@@ -34,13 +35,10 @@ VARIANTS = {
 }
 
 
-def train(name: str, seed: int, iters: int, data: Path, work_dir: Path) -> float:
-    """Train one variant, unless its score is there already; return mIoU in percent."""
-    done = work_dir / 'score.json'
-    if done.is_file():
-        return json.loads(done.read_text())['best_score']
+def training(number: int, seed: int, iters: int, data: Path) -> Training:
+    """Describe the training of one variant, by its number, with one seed."""
     options = [
-        *VARIANTS[name],
+        *list(VARIANTS.values())[number],
         f'data_root={data / "ADEChallengeData2016"}',
         f'randomness.seed={seed}',
         f'{HOOK}.seed={seed}',
@@ -49,9 +47,7 @@ def train(name: str, seed: int, iters: int, data: Path, work_dir: Path) -> float
         f'default_hooks.checkpoint.interval={iters}',
         f'param_scheduler.1.end={iters}',
     ]
-    scores = run('train', [CONFIG, '--work-dir', str(work_dir), '--cfg-options', *options])
-    done.write_text(json.dumps(scores) + '\n')
-    return scores['best_score']
+    return Training(f'variant{number}', seed, CONFIG, options)
 
 
 @guarded
@@ -60,18 +56,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each variant')
     parser.add_argument('--iters', type=int, default=400, help='iterations of each training')
+    parser.add_argument('--processes', type=int, default=1, help='trainings at a time')
     parser.add_argument('--data', type=Path, default=Path('data/sample'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/sparsity_study'))
     args = parser.parse_args()
     write_sample_data(args.data)
     console = Console(width=100)
-    scores: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    total = args.seeds * len(VARIANTS)
-    for seed in range(args.seeds):
-        for number, name in enumerate(VARIANTS):
-            console.rule(f'{seed * len(VARIANTS) + number + 1}/{total}  {name}, seed {seed}')
-            folder = args.work_dir / f'{args.iters}' / f'{number}-{seed}'
-            scores[name].append(train(name, seed, args.iters, args.data, folder))
+    trainings = [
+        training(number, seed, args.iters, args.data)
+        for seed in range(args.seeds)
+        for number in range(len(VARIANTS))
+    ]
+    run_study(trainings, args.work_dir, args.processes)
+    found = summarise(trainings, args.work_dir)
+    scores = {name: found[f'variant{number}'] for number, name in enumerate(VARIANTS)}
 
     table = Table('SLaK-nano', title=f'mIoU, %, after {args.iters} iterations on the sample data')
     columns = ('mean', 'standard deviation', *(f'seed {seed}' for seed in range(args.seeds)))
@@ -79,8 +77,7 @@ def main() -> None:
         table.add_column(column, justify='right')
     lines = ['| SLaK-nano | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
     for name, values in scores.items():
-        spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        cells = [f'{value:.2f}' for value in (statistics.mean(values), spread, *values)]
+        cells = [f'{value:.2f}' for value in (*mean_and_spread(values), *values)]
         table.add_row(name, *cells)
         lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
     console.print(table)

@@ -1,0 +1,63 @@
+"""SLaK-nano with a head that mixes nothing over space: what is seen, the backbone's kernels see.
+
+Whole scenes of 96 x 96 pixels, so that the largest kernels differ on the first maps and nothing
+far away is cut off. For tools/analysis/kernel_study.py.
+"""
+
+_base_ = 'upernet_slak_nano_ade20k.py'
+
+crop_size = (96, 96)
+max_iters = 400
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='PackSegInputs'),
+]
+# Without processes of their own: a study runs several trainings at a time.
+loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline), **loader)
+val_dataloader = dict(batch_size=1, dataset=dict(pipeline=test_pipeline), **loader)
+test_dataloader = val_dataloader
+
+model = dict(
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(layer_scale_init_value=1.0),
+    decode_head=dict(
+        _delete_=True,
+        type='FCNHead',
+        in_channels=_base_.widths,
+        in_index=[0, 1, 2, 3],
+        input_transform='resize_concat',
+        kernel_size=1,
+        num_convs=1,
+        concat_input=False,
+        channels=64,
+        dropout_ratio=0.0,
+        num_classes=12,
+        norm_cfg=dict(type='BN', requires_grad=True),
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
+    ),
+    auxiliary_head=None,
+    test_cfg=dict(_delete_=True, mode='whole'),
+)
+# As short a training needs large steps: at 4e-3 objects are found, but few are told apart.
+optim_wrapper = dict(optimizer=dict(lr=2e-2))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=40),
+    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
+]
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+# Nothing is kept of a hundred trainings but their curves.
+default_hooks = dict(
+    logger=dict(interval=20), checkpoint=dict(interval=-1, save_best=None, save_last=False)
+)
+vis_backends = [dict(type='LocalVisBackend')]
+visualizer = dict(vis_backends=vis_backends)

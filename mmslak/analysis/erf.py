@@ -1,0 +1,361 @@
+"""Effective receptive fields: how much each input pixel contributes to one output position."""
+
+import copy
+import json
+import os
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from PIL import Image
+from torch import Tensor, nn
+
+from ..checkpoints import CheckpointError, load_backbone, read_checkpoint
+from ..models import SLaK
+
+#: Shares of the total that table 10 of the paper reports.
+THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+#: Mean and standard deviation of ImageNet in RGB, for configs without a data preprocessor.
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def contribution_scores(
+    backbone: nn.Module, image: Tensor, point: tuple[int, int] | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Score how much each pixel contributes to one position of the last feature map.
+
+    The score of a pixel is the gradient of the sum over channels of the rectified features at
+    that position, rectified and summed over the channels of the input (paper, section 6.1; Luo et
+    al., 2016; Ding et al., 2022).
+
+    Args:
+        backbone (nn.Module): Maps images of shape (1, C, H, W) to a feature map of shape
+            (1, D, h, w) or a sequence of such, of which the last is used.
+        image (Tensor): Of shape (1, C, H, W).
+        point (tuple[int, int], optional): Position (x, y) in the last map, from 0. Default: its
+            centre, (w // 2, h // 2).
+
+    Returns:
+        tuple: Scores of shape (H, W), float64, none negative; and the size (h, w) of that map.
+
+    Raises:
+        ValueError: If the backbone returns no feature map, or the point lies outside of it.
+    """
+    image = image.detach().requires_grad_()
+    features = backbone(image)
+    if isinstance(features, (list, tuple)):
+        features = features[-1]
+    if not isinstance(features, Tensor) or features.dim() != 4:
+        found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(
+            f'the backbone returns {found} where a feature map of shape (N, C, H, W) is needed: '
+            'change what it returns in its config (such as model.backbone.out_type=featmap)'
+        )
+    height, width = features.shape[-2:]
+    x, y = (width // 2, height // 2) if point is None else point
+    if not (0 <= x < width and 0 <= y < height):
+        raise ValueError(
+            f'--point {x} {y} lies outside the last feature map: x must be in 0..{width - 1}, '
+            f'y in 0..{height - 1}'
+        )
+    # Not autograd.grad, which checkpointing of the older kind in other backbones cannot serve.
+    features[0, :, y, x].relu().sum().backward()
+    return image.grad[0].relu().sum(0).double().cpu().numpy(), (height, width)
+
+
+def rescaled_log(scores: np.ndarray) -> np.ndarray:
+    """Compute ``log10(1 + scores)`` divided by its maximum, as the paper's figure 3 shows.
+
+    The logarithm depends on the absolute size of the gradients, which is that of the network.
+
+    Args:
+        scores (np.ndarray): Of shape (H, W), not negative.
+
+    Returns:
+        np.ndarray: Of shape (H, W), from 0 to 1; zeros where all scores are zero.
+    """
+    logs = np.log10(1.0 + scores)
+    largest = logs.max()
+    return logs / largest if largest > 0 else logs
+
+
+def area_ratio(
+    scores: np.ndarray, threshold: float, centre: tuple[int, int] | None = None
+) -> float:
+    """Compute the share of the area that holds more than ``threshold`` of all contributions.
+
+    It is the area of the smallest square around the centre whose share of the total exceeds the
+    threshold, over that of the input (paper, table 10; Ding et al., 2022). Squares have odd sides
+    and are cut at the borders of the input.
+
+    Args:
+        scores (np.ndarray): Of shape (H, W), not negative.
+        threshold (float): Share of the total, from 0 to below 1.
+        centre (tuple[int, int], optional): Middle pixel (x, y) of the squares. Default:
+            (W // 2, H // 2).
+
+    Returns:
+        float: Ratio in (0, 1].
+
+    Raises:
+        ValueError: If the threshold is out of range, or all scores are zero.
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f'the threshold must be at least 0 and below 1, got {threshold!r}')
+    height, width = scores.shape
+    x, y = (width // 2, height // 2) if centre is None else centre
+    sums = np.zeros((height + 1, width + 1))
+    sums[1:, 1:] = scores.cumsum(0, dtype=np.float64).cumsum(1)
+    total = sums[-1, -1]
+    if not total > 0:
+        raise ValueError('no pixel contributes to this output position: all scores are zero')
+    for reach in range(max(height, width)):
+        top, bottom = max(0, y - reach), min(height, y + reach + 1)
+        left, right = max(0, x - reach), min(width, x + reach + 1)
+        inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        if inside / total > threshold:
+            return (bottom - top) * (right - left) / (height * width)
+    return 1.0
+
+
+def build_backbone(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0) -> nn.Module:
+    """Build the backbone of a config of any toolbox, for gradients with respect to its input.
+
+    It is in evaluation mode, its parameters need no gradients, it returns maps where its config
+    asks for a pooled vector, and recomputes activations where it can (``with_cp``).
+
+    Args:
+        cfg (Config): A config with ``model.backbone``.
+        checkpoint (str or Path, optional): Weights, of the whole model or of the backbone. Default:
+            the backbone as it is initialised; a pre-trained file that the config names is left
+            out.
+        seed (int): Of that initialisation.
+
+    Raises:
+        ValueError: If the config has no backbone, or the checkpoint does not fit.
+        FileNotFoundError: If there is no such checkpoint.
+    """
+    settings = backbone_settings(cfg)
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'checkpoint {checkpoint} does not exist')
+    torch.manual_seed(seed)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        backbone = MODELS.build(copy.deepcopy(settings))
+        if getattr(backbone, 'gap_before_final_norm', False):
+            torch.manual_seed(seed)
+            backbone = MODELS.build(dict(copy.deepcopy(settings), gap_before_final_norm=False))
+        if hasattr(backbone, 'init_weights'):
+            backbone.init_weights()
+    # Synchronised batch norms run on accelerators only; in evaluation mode they do the same.
+    backbone = revert_sync_batchnorm(backbone)
+    if isinstance(backbone, SLaK) and checkpoint is not None:
+        load_backbone(backbone, str(checkpoint))
+    elif checkpoint is not None:
+        _load(backbone, str(checkpoint))
+    for module in backbone.modules():
+        if hasattr(module, 'with_cp'):
+            module.with_cp = True
+    # Not chained: train() of some backbones returns nothing.
+    backbone.eval()
+    return backbone.requires_grad_(False)
+
+
+def backbone_settings(cfg: Config) -> dict:
+    """Give the settings of a config's backbone, without a pre-trained file to start from.
+
+    Raises:
+        ValueError: If the config has no ``model.backbone``.
+    """
+    model = cfg.get('model') or {}
+    if not model.get('backbone'):
+        raise ValueError(f'{cfg.filename} has no model.backbone')
+    settings = copy.deepcopy(model['backbone'].to_dict())
+    settings.pop('pretrained', None)
+    init = settings.get('init_cfg')
+    if init is not None:
+        several = [init] if isinstance(init, dict) else init
+        kept = [item for item in several if 'Pretrained' not in str(item.get('type'))]
+        settings['init_cfg'] = kept or None
+    return settings
+
+
+def _load(backbone: nn.Module, source: str) -> None:
+    """Load a backbone that is not ours: everything in it has to be in the file."""
+    state = read_checkpoint(source)
+    for key in ('state_dict', 'model'):
+        if isinstance(state.get(key), dict):
+            state = state[key]
+    prefix = 'backbone.'
+    if any(name.startswith(prefix) for name in state):
+        state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    for name, value in backbone.state_dict().items():
+        if name.endswith('num_batches_tracked'):
+            continue
+        found = tuple(state[name].shape) if name in state else 'nothing'
+        if found != tuple(value.shape):
+            raise CheckpointError(
+                f'{source} does not fit model.backbone: {name} is {found} in the file and '
+                f'{tuple(value.shape)} here'
+            )
+    backbone.load_state_dict(state, strict=False)
+
+
+class InputReader:
+    """Read images as a config's model expects them.
+
+    Args:
+        cfg (Config): Its data preprocessor gives mean, standard deviation and channel order;
+            where it has none, those of ImageNet in RGB.
+        size (int): Both sides of the image in pixels; others are resized to it, as in the paper.
+    """
+
+    def __init__(self, cfg: Config, size: int):
+        found = cfg.get('model', {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+        self.mean = np.asarray(found.get('mean') or MEAN, np.float32)
+        self.std = np.asarray(found.get('std') or STD, np.float32)
+        self.rgb = not found or bool(found.get('bgr_to_rgb') or found.get('to_rgb'))
+        self.size = size
+
+    @property
+    def settings(self) -> dict:
+        """What its tensors depend on besides the file."""
+        return dict(mean=self.mean.tolist(), std=self.std.tolist(), rgb=self.rgb, size=self.size)
+
+    def __call__(self, path: str | Path) -> Tensor:
+        """Read one file as a tensor of shape (1, 3, size, size)."""
+        with Image.open(path) as image:
+            image = image.convert('RGB').resize((self.size, self.size), Image.Resampling.BICUBIC)
+        pixels = np.asarray(image, np.float32)
+        if not self.rgb:
+            pixels = pixels[..., ::-1]
+        pixels = (pixels - self.mean) / self.std
+        return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))[None]
+
+
+def sample_images(folder: str | Path, count: int, seed: int = 0) -> list[Path]:
+    """Draw images from a folder and the folders in it; a larger count begins with the same ones.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it holds fewer images.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'--images {folder} is no folder')
+    paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not 1 <= count <= len(paths):
+        raise ValueError(
+            f'--num must be from 1 to the {len(paths)} images in {folder}, got {count}'
+        )
+    random.Random(seed).shuffle(paths)
+    return paths[:count]
+
+
+class ERFState:
+    """The sum of scores over the images seen so far, kept in a file so that it can go on.
+
+    Args:
+        path (Path): The file, ``.npz``; made at the first image.
+        settings (dict): What the scores depend on besides the images: plain numbers and strings.
+
+    Raises:
+        ValueError: If the file was made with other settings, naming them.
+    """
+
+    def __init__(self, path: str | Path, settings: dict):
+        self.path, self.settings = Path(path), settings
+        self.total: np.ndarray | None = None
+        self.images: list[str] = []
+        self.map_size: tuple[int, int] | None = None
+        if not self.path.is_file():
+            return
+        with np.load(self.path, allow_pickle=False) as file:
+            before = json.loads(str(file['settings']))
+            self.total, self.images = file['total'], json.loads(str(file['images']))
+            self.map_size = tuple(map(int, file['map_size']))
+        wanted = json.loads(json.dumps(settings))
+        changed = sorted(k for k in {*before, *wanted} if before.get(k) != wanted.get(k))
+        if changed:
+            raise ValueError(
+                f'{self.path} was made with another {", ".join(changed)}: give another --out, '
+                'or delete it to start over'
+            )
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Scores averaged over the images, of shape (H, W)."""
+        return self.total / len(self.images)
+
+    def centre(self, point: tuple[int, int] | None) -> tuple[int, int] | None:
+        """Tell the input pixel (x, y) in the middle of a position of the last map; None of None."""
+        if point is None:
+            return None
+        (height, width), (rows, columns) = self.total.shape, self.map_size
+        x, y = point
+        return (2 * x + 1) * width // (2 * columns), (2 * y + 1) * height // (2 * rows)
+
+    def add(self, name: str, scores: np.ndarray, map_size: tuple[int, int]) -> None:
+        """Add the scores of one image and write the file, whole or not at all."""
+        self.map_size = map_size
+        self.total = scores if self.total is None else self.total + scores
+        self.images.append(name)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix('.partial.npz')
+        np.savez(
+            partial,
+            total=self.total,
+            images=json.dumps(self.images),
+            settings=json.dumps(self.settings),
+            map_size=self.map_size,
+        )
+        os.replace(partial, self.path)
+
+
+def effective_receptive_field(
+    build: Callable[[], nn.Module],
+    read: Callable[[Path], Tensor],
+    paths: Sequence[Path],
+    state: ERFState,
+    point: tuple[int, int] | None = None,
+    device: str = 'cpu',
+    progress: Callable[[], None] | None = None,
+) -> np.ndarray:
+    """Average the contribution scores over images, those already in ``state`` left out.
+
+    Args:
+        build (Callable): Builds the backbone, see :func:`contribution_scores`; called where an
+            image is left to do.
+        read (Callable): Reads an image of shape (1, C, H, W).
+        paths (Sequence[Path]): The images.
+        state (ERFState): Where the sum is kept.
+        point (tuple[int, int], optional): See :func:`contribution_scores`.
+        device (str): Where the backbone runs.
+        progress (Callable, optional): Called after each image.
+
+    Returns:
+        np.ndarray: Scores of shape (H, W).
+
+    Raises:
+        ValueError: If ``state`` has images that are not among ``paths``.
+    """
+    names = [str(path) for path in paths]
+    foreign = [name for name in state.images if name not in names]
+    if foreign:
+        raise ValueError(
+            f'{state.path} holds {len(state.images)} images, {foreign[0]} among them, which this '
+            'run would not take: give the same --images and at least as large a --num, another '
+            '--out, or delete it to start over'
+        )
+    left = [path for path in paths if str(path) not in state.images]
+    backbone = build().to(device) if left else None
+    for path in left:
+        state.add(str(path), *contribution_scores(backbone, read(path).to(device), point))
+        if progress:
+            progress()
+    return state.mean

@@ -1,0 +1,164 @@
+"""Studies of many trainings with one score each: finished ones are kept, seeds averaged."""
+
+import json
+import multiprocessing
+import os
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..analysis.curves import read_scalars
+
+#: What a finished training leaves in its folder.
+RESULT = 'result.json'
+
+
+@dataclass
+class Training:
+    """One training of a study.
+
+    Args:
+        name: what is averaged over seeds; also the folder, so without blanks or slashes.
+        seed: of the training.
+        config: config file.
+        options: ``KEY=VALUE`` as of ``--cfg-options``, the seed's included.
+        cost: roughly how long it takes beside the others, in any unit.
+        metric: name of its score among those of validation.
+    """
+
+    name: str
+    seed: int
+    config: str
+    options: list[str] = field(default_factory=list)
+    cost: float = 1.0
+    metric: str = 'mIoU'
+
+    def folder(self, root: Path) -> Path:
+        """Where it works, below the folder of the study."""
+        return root / self.name / f'seed{self.seed}'
+
+    def score(self, root: Path) -> float | None:
+        """Its score, or None where it is not finished or was one of other settings."""
+        file = self.folder(root) / RESULT
+        if not file.is_file():
+            return None
+        result = json.loads(file.read_text())
+        same = result['config'] == self.config and result['options'] == self.options
+        return result['score'] if same else None
+
+
+def train(training: Training, root: Path) -> float:
+    """Run one training, with what it prints in ``output.txt``, and keep its score.
+
+    Args:
+        training (Training): What to train.
+        root (Path): Folder of the study.
+
+    Returns:
+        float: Its last validation score.
+    """
+    from .launch import run
+
+    folder = training.folder(root)
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = [training.config, '--work-dir', str(folder), '--cfg-options', *training.options]
+    with open(folder / 'output.txt', 'w') as file:
+        # Of the process, not only of Python: handlers of an earlier training still hold them.
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        run('train', arguments)
+    scores = read_scalars(folder)[1].get(training.metric)
+    if not scores:
+        raise ValueError(f'{training.name} was not validated, or has no score {training.metric}')
+    score = scores[-1][1]
+    for checkpoint in folder.glob('*.pth'):
+        # A hundred of them would fill a disk, and nobody reads them.
+        checkpoint.unlink()
+    result = dict(config=training.config, options=training.options, score=score)
+    partial = folder / f'{RESULT}.partial'
+    partial.write_text(json.dumps(result, indent=2) + '\n')
+    os.replace(partial, folder / RESULT)
+    return score
+
+
+def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 1) -> None:
+    """Run the trainings that are not finished yet, with a progress bar and the time left.
+
+    Args:
+        trainings (Sequence[Training]): In the order in which they start.
+        root (str or Path): Folder of the study; an interrupted one goes on from it.
+        processes (int): Trainings at a time, each with its share of the CPU's threads.
+
+    Raises:
+        ValueError: If ``processes`` is not positive, or two trainings have one folder.
+    """
+    root = Path(root)
+    if processes < 1:
+        raise ValueError(f'--processes must be positive, got {processes}')
+    folders = {training.folder(root) for training in trainings}
+    if len(folders) != len(trainings):
+        raise ValueError('two trainings of a study have the same name and seed')
+    left = [training for training in trainings if training.score(root) is None]
+    total = sum(training.cost for training in trainings)
+    columns = (
+        TextColumn('{task.fields[done]} of {task.fields[count]} trainings'),
+        BarColumn(),
+        TextColumn('{task.percentage:.0f} % of the work, time left'),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    done = len(trainings) - len(left)
+    with Progress(*columns, console=Console(width=110), speed_estimate_period=3600) as bar:
+        task = bar.add_task('study', total=total, done=done, count=len(trainings))
+        # The time left is that of this run's own speed.
+        bar.reset(task, completed=total - sum(training.cost for training in left))
+        context = multiprocessing.get_context('spawn')
+        threads = max(1, (os.cpu_count() or 1) // processes)
+        with ProcessPoolExecutor(processes, context, _begin, (threads, os.getpid())) as pool:
+            running = {pool.submit(train, training, root): training for training in left}
+            try:
+                for future in as_completed(running):
+                    training = running[future]
+                    score = future.result()
+                    done += 1
+                    bar.console.print(f'{training.name}, seed {training.seed}: {score:.2f}')
+                    bar.update(task, advance=training.cost, done=done)
+            except BaseException:
+                pool.shutdown(cancel_futures=True, wait=False)
+                raise
+
+
+def _begin(threads: int, parent: int) -> None:
+    """Begin a process of a study: with few threads, and no longer than the study lives."""
+    import torch
+
+    # Fewer where OMP_NUM_THREADS says so: two threads on one core wait for each other.
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def summarise(trainings: Sequence[Training], root: str | Path) -> dict[str, list[float]]:
+    """Give the scores of each name's finished trainings, in the order of the seeds."""
+    scores: dict[str, list[float]] = {}
+    for training in sorted(trainings, key=lambda item: item.seed):
+        score = training.score(Path(root))
+        if score is not None:
+            scores.setdefault(training.name, []).append(score)
+    return scores
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard deviation of a sample; of a single value 0."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,147 @@
+"""Studies of many trainings, with trainings that take no time."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmslak.engine import launch
+from mmslak.engine.study import Training, mean_and_spread, run_study, summarise, train
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_score(folder, value, name='mIoU'):
+    path = Path(folder) / '20260101_000000' / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    lines = [
+        dict(lr=1.0, loss=2.0, step=1),
+        {name: value / 2, 'data_time': 0.1, 'step': 1},
+        {name: value, 'data_time': 0.1, 'step': 2},
+    ]
+    path.write_text('\n'.join(map(json.dumps, lines)) + '\n')
+
+
+@pytest.fixture
+def no_redirection(monkeypatch):
+    # A training keeps the output of its process, which here is that of the tests.
+    monkeypatch.setattr('mmslak.engine.study.os.dup2', lambda *files: None)
+
+
+def test_last_score_is_kept_with_its_settings(tmp_path, monkeypatch, no_redirection):
+    seen = []
+
+    def run(task, arguments):
+        seen.append((task, arguments))
+        write_score(arguments[arguments.index('--work-dir') + 1], 40.0)
+
+    monkeypatch.setattr(launch, 'run', run)
+    training = Training('a', 3, 'config.py', ['x=1'])
+    assert training.score(tmp_path) is None
+    assert train(training, tmp_path) == 40.0
+    folder = str(tmp_path / 'a' / 'seed3')
+    assert seen == [('train', ['config.py', '--work-dir', folder, '--cfg-options', 'x=1'])]
+    assert training.score(tmp_path) == 40.0
+    # What was trained otherwise does not count.
+    assert Training('a', 3, 'config.py', ['x=2']).score(tmp_path) is None
+    assert Training('a', 3, 'other.py', ['x=1']).score(tmp_path) is None
+    assert Training('a', 4, 'config.py', ['x=1']).score(tmp_path) is None
+
+
+def test_training_without_the_score_is_named(tmp_path, monkeypatch, no_redirection):
+    monkeypatch.setattr(
+        launch, 'run', lambda task, arguments: write_score(arguments[2], 1.0, 'accuracy')
+    )
+    with pytest.raises(ValueError, match='b was not validated, or has no score mIoU'):
+        train(Training('b', 0, 'config.py'), tmp_path)
+
+
+def finish(training, root, score):
+    folder = training.folder(root)
+    folder.mkdir(parents=True)
+    result = dict(config=training.config, options=training.options, score=score)
+    (folder / 'result.json').write_text(json.dumps(result))
+
+
+def test_scores_by_name_in_the_order_of_seeds(tmp_path):
+    trainings = [Training(name, seed, 'c.py') for seed in (1, 0) for name in ('a', 'b')]
+    for training, score in zip(trainings, (1.0, 2.0, 3.0, 4.0), strict=True):
+        finish(training, tmp_path, score)
+    unfinished = Training('a', 2, 'c.py')
+    assert summarise([*trainings, unfinished], tmp_path) == {'a': [3.0, 1.0], 'b': [4.0, 2.0]}
+    # Nothing is left to do, so that no process starts and no config is needed.
+    run_study(trainings, tmp_path)
+    with pytest.raises(ValueError, match='--processes must be positive'):
+        run_study(trainings, tmp_path, 0)
+    with pytest.raises(ValueError, match='the same name and seed'):
+        run_study([unfinished, unfinished], tmp_path)
+
+
+def test_mean_and_spread_by_hand():
+    assert mean_and_spread([1.0, 2.0, 6.0]) == (3.0, 7**0.5)
+    assert mean_and_spread([4.0]) == (4.0, 0.0)
+
+
+def load_tool():
+    spec = importlib.util.spec_from_file_location('k', ROOT / 'tools/analysis/kernel_study.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
+
+
+def test_kernel_study_reports_what_is_there(tmp_path, monkeypatch, capsys):
+    tool = load_tool()
+    made = []
+    plan = tool.training
+    monkeypatch.setattr(
+        tool, 'training', lambda *arguments: made.append(plan(*arguments)) or made[-1]
+    )
+    arguments = ['kernel_study.py', '--report', '--work-dir', str(tmp_path)]
+    monkeypatch.setattr('sys.argv', arguments)
+    tool.main()
+    # 2 data sets, 3 kernels, 3 modes, dense and sparse, 3 seeds.
+    assert len({(t.name, t.seed) for t in made}) == len(made) == 108
+    for training in made:
+        if training.name == 'context-51-decomposed-sparse':
+            finish(training, tmp_path, 50.0 + training.seed)
+    capsys.readouterr()
+    tool.main()
+    assert '51.00 ± 1.00 (3)' in capsys.readouterr().out
+    assert (
+        '| context | sparse, 1.3x wide | decomposed | - | - | 51.00 ± 1.00 (3) |'
+        in (tmp_path / 'scores.md').read_text()
+    )
+    assert json.loads((tmp_path / 'scores.json').read_text()) == {
+        'context-51-decomposed-sparse': [50.0, 51.0, 52.0]
+    }
+    assert Image.open(tmp_path / 'kernel_study.png').size[0] > 300
+
+
+@pytest.mark.slow
+def test_reduced_kernel_study(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('mmseg')
+    monkeypatch.chdir(ROOT)
+    tool = load_tool()
+    options = ['--seeds', '1', '--iters', '4', '--batch', '2', '--images', '10', '--size', '64']
+    options += ['--kernels', '7', '31', '--modes', 'decomposed', '--processes', '1']
+    options += ['--data', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'study')]
+    monkeypatch.setattr('sys.argv', ['kernel_study.py', *options])
+    tool.main()
+    scores = json.loads((tmp_path / 'study' / 'scores.json').read_text())
+    assert len(scores) == 2 * 2 * 2 and all(0 <= v[0] <= 100 for v in scores.values())
+    results = sorted((tmp_path / 'study').glob('*/seed0/result.json'))
+    assert len(results) == 8
+    # Sparse and wide, dense and narrow, each with classes of its own data.
+    for path in results:
+        text = (path.parent / 'kernel_study_nano_ade20k.py').read_text()
+        assert ('day_ball' in text) == path.parts[-3].startswith('context')
+        assert ("mode='off'" in text) == path.parts[-3].endswith('dense')
+    before = {path: path.stat().st_mtime_ns for path in results}
+    results[0].unlink()
+    capsys.readouterr()
+    tool.main()
+    after = {path: path.stat().st_mtime_ns for path in results}
+    assert [path for path in results if after[path] != before[path]] == results[:1]
+    assert '(1)' in capsys.readouterr().out

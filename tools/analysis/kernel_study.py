@@ -1,0 +1,206 @@
+"""Does the paper's ordering show at a small scale? Kernels of 7, 31 and 51 in the three modes.
+
+    python tools/analysis/kernel_study.py --processes 2
+
+Trains SLaK-nano on the sample data with and without --context (where the class of all objects
+depends on a small cue far away), the same length each time: kernel sizes 7, 31 and 51, modes
+naive, reparam and decomposed, dense at 1.0x width and 40 % sparse at 1.3x width, three seeds. The
+head mixes nothing over space. Prints mean and standard deviation over the seeds and draws them.
+The same command goes on after an interruption.
+"""
+
+import argparse
+import itertools
+import json
+import platform
+import time
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+from rich.console import Console
+from rich.table import Table
+
+from mmslak.datasets import write_sample_data
+from mmslak.datasets.scenes import classes_of
+from mmslak.engine.launch import guarded
+from mmslak.engine.study import Training, mean_and_spread, run_study, summarise
+from mmslak.models import MODES, SLaK
+
+CONFIG = 'configs/sample/kernel_study_nano_ade20k.py'
+HOOK = 'custom_hooks.0'
+#: Kernels of the four stages by that of the first, as in the paper's tables 1 and 2.
+KERNELS = {7: (7, 7, 7, 7), 31: (31, 29, 27, 13), 51: (51, 49, 47, 13)}
+DATA = ('plain', 'context')
+#: How many of the weights are there, and how wide the network is.
+DENSITIES = {'dense': 1.0, 'sparse': 1.3}
+#: Seconds beside each other, roughly, as PyTorch's own kernels take on a CPU.
+COSTS = {
+    (mode, kernel): 1 + share * kernel ** (1 if mode == 'decomposed' else 2)
+    for kernel in KERNELS
+    for mode, share in (('naive', 1e-3), ('reparam', 1e-3), ('decomposed', 5e-3))
+}
+
+
+def training(
+    data: str, kernel: int, mode: str, density: str, seed: int, args: argparse.Namespace
+) -> Training:
+    """Describe one training of the study."""
+    factor = DENSITIES[density]
+    with_widths = SLaK('nano', KERNELS[kernel], width_factor=factor, mode=mode)
+    widths = str(list(with_widths.widths)).replace(' ', '')
+    classes = str(list(classes_of(data == 'context'))).replace(' ', '').replace("'", '')
+    root = (args.data / data / 'ADEChallengeData2016').as_posix()
+    options = [
+        f'data_root={root}',
+        f'randomness.seed={seed}',
+        f'train_cfg.max_iters={args.iters}',
+        f'train_cfg.val_interval={args.iters}',
+        f'param_scheduler.0.end={max(1, args.iters // 10)}',
+        f'param_scheduler.1.end={args.iters}',
+        f'train_dataloader.batch_size={args.batch}',
+        f'model.data_preprocessor.size=({args.size},{args.size})',
+        f'model.backbone.mode={mode}',
+        f'model.backbone.kernel_sizes={KERNELS[kernel]}'.replace(' ', ''),
+        f'model.backbone.width_factor={factor}',
+        f'model.decode_head.in_channels={widths}',
+        *(
+            f'{split}_dataloader.dataset.metainfo.classes={classes}'
+            for split in ('train', 'val', 'test')
+        ),
+    ]
+    if density == 'dense':
+        options.append(f'{HOOK}.mode=off')
+    else:
+        options += [f'{HOOK}.seed={seed}', f'{HOOK}.update.every={max(1, args.iters // 16)}']
+    name = f'{data}-{kernel}-{mode}-{density}'
+    return Training(name, seed, CONFIG, options, COSTS[mode, kernel])
+
+
+def draw(scores: dict[str, list[float]], path: Path, title: str) -> None:
+    """Draw the means over kernel sizes, a panel for each data set and density."""
+    figure, panels = plt.subplots(
+        len(DATA),
+        len(DENSITIES),
+        figsize=(8.5, 6.4),
+        sharex=True,
+        sharey='row',
+        layout='constrained',
+    )
+    kernels = list(KERNELS)
+    for (row, data), (column, density) in itertools.product(enumerate(DATA), enumerate(DENSITIES)):
+        panel = panels[row, column]
+        for shift, (mode, marker) in enumerate(zip(MODES, 'osD', strict=True)):
+            found = [(i, scores.get(f'{data}-{k}-{mode}-{density}')) for i, k in enumerate(kernels)]
+            found = [(i + 0.06 * (shift - 1), values) for i, values in found if values]
+            if not found:
+                continue
+            summary = [mean_and_spread(values) for _, values in found]
+            line = panel.errorbar(
+                [x for x, _ in found],
+                [mean for mean, _ in summary],
+                [spread for _, spread in summary],
+                marker=marker,
+                capsize=3,
+                label=mode,
+            )
+            for x, values in found:
+                colour = line.lines[0].get_color()
+                panel.plot([x] * len(values), values, '.', color=colour, alpha=0.4, markersize=5)
+        panel.set_title(
+            f'{"distant cue" if data == "context" else "no cue"}, {density}, '
+            f'{DENSITIES[density]}x wide',
+            fontsize=10,
+        )
+        panel.set_xticks(range(len(kernels)), [f'{k} x {k}' for k in kernels])
+        panel.grid(alpha=0.3)
+        if column == 0:
+            panel.set_ylabel('mIoU, %')
+    panels[0, 0].legend()
+    for panel in panels[-1]:
+        panel.set_xlabel('kernel of the first stage')
+    figure.suptitle(title, fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+@guarded
+def main() -> None:
+    """Train what is not trained yet, then report."""
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--seeds', type=int, default=3, help='trainings of each network')
+    parser.add_argument('--iters', type=int, default=400, help='iterations of each training')
+    parser.add_argument('--batch', type=int, default=4, help='images an iteration')
+    parser.add_argument('--images', type=int, default=400, help='scenes, one in five to validate')
+    parser.add_argument('--size', type=int, default=96, help='longer side of a scene in pixels')
+    parser.add_argument('--kernels', type=int, nargs='+', choices=KERNELS, default=list(KERNELS))
+    parser.add_argument('--modes', nargs='+', choices=MODES, default=list(MODES))
+    parser.add_argument('--processes', type=int, default=1, help='trainings at a time')
+    parser.add_argument('--report', action='store_true', help='train nothing, report what is there')
+    parser.add_argument('--data', type=Path, default=Path('data/kernel_study'))
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/kernel_study'))
+    args = parser.parse_args()
+    if args.seeds < 1 or args.iters < 1 or args.batch < 1:
+        raise ValueError('--seeds, --iters and --batch must be positive')
+    console = Console(width=110)
+    # A seed of all networks before the next: what an interrupted study has is comparable.
+    trainings = [
+        training(data, kernel, mode, density, seed, args)
+        for seed in range(args.seeds)
+        for kernel, data, mode, density in itertools.product(
+            args.kernels, DATA, args.modes, DENSITIES
+        )
+    ]
+    if not args.report:
+        for data in DATA:
+            write_sample_data(
+                args.data / data, images=args.images, size=args.size, context=data == 'context'
+            )
+        begin = time.perf_counter()
+        run_study(trainings, args.work_dir, args.processes)
+        minutes = (time.perf_counter() - begin) / 60
+        console.print(
+            f'{minutes:.0f} minutes for what was not there yet, {args.processes} training(s) at a '
+            f'time, {platform.machine()}'
+        )
+    scores = summarise(trainings, args.work_dir)
+    report(scores, args, console)
+
+
+def report(scores: dict[str, list[float]], args: argparse.Namespace, console: Console) -> None:
+    """Print the table and write table, figure and numbers."""
+    what = f'mIoU, %, {args.iters} iterations of {args.batch} scenes of {args.size} x {args.size}'
+    table = Table(title=f'SLaK-nano, {what}; mean ± standard deviation (seeds)')
+    columns = ['data', 'density', 'mode', *(f'{k} x {k}' for k in args.kernels)]
+    for number, column in enumerate(columns):
+        table.add_column(column, justify='left' if number < 3 else 'right')
+    lines = ['| ' + ' | '.join(columns) + ' |', '|---|---|---|' + '---:|' * len(args.kernels)]
+    for data, density, mode in itertools.product(DATA, DENSITIES, args.modes):
+        cells = []
+        for kernel in args.kernels:
+            values = scores.get(f'{data}-{kernel}-{mode}-{density}')
+            if values:
+                mean, spread = mean_and_spread(values)
+                cells.append(f'{mean:.2f} ± {spread:.2f} ({len(values)})')
+            else:
+                cells.append('-')
+        row = (data, f'{density}, {DENSITIES[density]}x wide', mode, *cells)
+        table.add_row(*row)
+        lines.append('| ' + ' | '.join(row) + ' |')
+    console.print(table)
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    (args.work_dir / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
+    (args.work_dir / 'scores.md').write_text('\n'.join(lines) + '\n')
+    draw(
+        scores,
+        args.work_dir / 'kernel_study.png',
+        f'SLaK-nano on the sample data, {args.iters} iterations',
+    )
+    console.print(f'written to {args.work_dir}: scores.md, scores.json, kernel_study.png')
+
+
+if __name__ == '__main__':
+    main()
