@@ -333,19 +333,19 @@ def _save(ctx, inputs, output) -> None:
 def _backward(ctx, grad):
     x, *weights = ctx.saved_tensors
     needs_x, needs_weights, needs_bias, _ = ctx.needs_input_grad
-    x_grad = weight_grads = bias_grad = None
+    x_grad = bias_grad = None
     if needs_x:
         turned = [weight.flip(2, 3) for weight in weights]
         x_grad = torch.ops.mmslak.depthwise_conv2d(grad, turned, None, ctx.implementation)
-    if any(needs_weights):
-        weight_grads = [
-            torch.ops.mmslak.depthwise_conv2d_weight_gradient(
-                x, grad, *weight.shape[-2:], ctx.implementation
-            )
-            if needed
-            else None
-            for weight, needed in zip(weights, needs_weights, strict=True)
-        ]
+    # A list of as many entries even where nothing is asked for.
+    weight_grads = [
+        torch.ops.mmslak.depthwise_conv2d_weight_gradient(
+            x, grad, *weight.shape[-2:], ctx.implementation
+        )
+        if needed
+        else None
+        for weight, needed in zip(weights, needs_weights, strict=True)
+    ]
     if needs_bias:
         bias_grad = grad.sum((0, 2, 3))
     return x_grad, weight_grads, bias_grad, None

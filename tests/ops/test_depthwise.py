@@ -137,6 +137,27 @@ def test_gradients_of_first_and_second_order(implementation):
 
 
 @pytest.mark.parametrize('implementation', ON_CPU)
+@pytest.mark.parametrize('needed', range(1, 16))
+def test_gradients_of_some_of_the_inputs(implementation, needed):
+    torch.manual_seed(0)
+    shapes = [(2, 3, 4, 6), (3, 1, 7, 3), (3, 1, 3, 7), (3,)]
+    leaves = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    asked = [leaf.requires_grad_() for i, leaf in enumerate(leaves) if needed >> i & 1]
+    x, tall, wide, bias = leaves
+    out = decomposed_conv2d(x, tall, wide, bias=bias, implementation=implementation)
+    grad = torch.randn_like(out)
+    wanted = [
+        sum(reference.input_gradient(grad, weight.detach()) for weight in (tall, wide)),
+        reference.weight_gradient(x.detach(), grad, (7, 3)),
+        reference.weight_gradient(x.detach(), grad, (3, 7)),
+        grad.sum((0, 2, 3)),
+    ]
+    wanted = [value for i, value in enumerate(wanted) if needed >> i & 1]
+    for value, expected in zip(torch.autograd.grad(out, asked, grad), wanted, strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize('implementation', ON_CPU)
 def test_decomposed_is_the_sum_of_its_branches(implementation):
     torch.manual_seed(0)
     x = torch.randn(2, 5, 9, 14)
