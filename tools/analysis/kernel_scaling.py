@@ -10,8 +10,6 @@ operator is the sum of an M x N and an N x M kernel: the N x N one merges into t
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +25,10 @@ from rich.table import Table
 from torch import Tensor
 
 from mmslak.analysis.complexity import config_costs
+from mmslak.analysis.latency import compare, machine, progress_bar
 from mmslak.engine.config import load_config
 from mmslak.engine.launch import guarded
+from mmslak.ops import IMPLEMENTATIONS, decomposed_conv2d, depthwise_conv2d
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = (7, 15, 31, 51, 61, 71, 91, 111, 131, 151)
@@ -139,24 +139,6 @@ class Latency:
     decomposed: float
 
 
-def median_time(run: Callable[[], object], device: str, repeats: int, warmup: int) -> float:
-    """Return the median of the times that ``repeats`` calls take, in milliseconds."""
-    times = []
-    for i in range(warmup + repeats):
-        _synchronise(device)
-        began = time.perf_counter()
-        run()
-        _synchronise(device)
-        if i >= warmup:
-            times.append((time.perf_counter() - began) * 1000)
-    return statistics.median(times)
-
-
-def _synchronise(device: str) -> None:
-    if device == 'cuda':
-        torch.cuda.synchronize()
-
-
 def operators(
     channels: int, kernel: int, device: str, implementation: str
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
@@ -165,9 +147,6 @@ def operators(
     Returns:
         tuple: Two functions of a map of shape (N, C, R, R) to one of the same shape.
     """
-    # Here, so that the counts need no operator.
-    from mmslak.ops import depthwise_conv2d
-
     full, tall, wide = (
         torch.randn(channels, 1, *shape, device=device) / kernel
         for shape in ((kernel, kernel), (kernel, SMALL_KERNEL), (SMALL_KERNEL, kernel))
@@ -177,8 +156,7 @@ def operators(
         return depthwise_conv2d(x, full, implementation=implementation)
 
     def run_decomposed(x: Tensor) -> Tensor:
-        out = depthwise_conv2d(x, tall, implementation=implementation)
-        return out + depthwise_conv2d(x, wide, implementation=implementation)
+        return decomposed_conv2d(x, tall, wide, implementation=implementation)
 
     return run_full, run_decomposed
 
@@ -186,25 +164,29 @@ def operators(
 def measure(args: argparse.Namespace) -> list[Latency]:
     """Time both operators for every implementation, resolution and kernel."""
     torch.manual_seed(0)
-    cases = [
-        (implementation, resolution, kernel)
-        for implementation in args.implementation
-        for resolution in args.resolutions
-        for kernel in args.kernels
-    ]
+    cases = [(resolution, kernel) for resolution in args.resolutions for kernel in args.kernels]
     found = []
     # TF32 would make the GPU's fp32 another thing than the paper's.
     torch.backends.cudnn.allow_tf32 = False
-    with torch.inference_mode():
-        for implementation, resolution, kernel in track(cases, 'latency'):
-            shape = (args.batch, args.channels, resolution, resolution)
-            x = torch.randn(shape, device=args.device)
-            pair = operators(args.channels, kernel, args.device, implementation)
-            times = [
-                median_time(lambda op=op, x=x: op(x), args.device, args.repeats, args.warmup)
-                for op in pair
+    with torch.inference_mode(), progress_bar() as progress:
+        ways = 2 * len(args.implementation)
+        task = progress.add_task('', total=len(cases) * ways * (args.repeats + 2))
+        for resolution, kernel in cases:
+            progress.update(task, description=f'{resolution} x {resolution}, M {kernel}')
+            x = torch.randn(args.batch, args.channels, resolution, resolution, device=args.device)
+            runs = {}
+            for implementation in args.implementation:
+                pair = operators(args.channels, kernel, args.device, implementation)
+                for name, operator in zip(('full', 'decomposed'), pair, strict=True):
+                    runs[implementation, name] = lambda operator=operator, x=x: operator(x)
+            ways = {key: lambda run=run: run for key, run in runs.items()}
+            costs = compare(ways, args.device, args.repeats, lambda: progress.advance(task))
+            found += [
+                Latency(
+                    name, resolution, kernel, costs[name, 'full'].ms, costs[name, 'decomposed'].ms
+                )
+                for name in args.implementation
             ]
-            found.append(Latency(implementation, resolution, kernel, *times))
     return found
 
 
@@ -271,8 +253,6 @@ def check(args: argparse.Namespace) -> None:
         values = value if isinstance(value, list) else [value]
         if any(number is not None and number < 1 for number in values):
             raise ValueError(f'--{name} must be positive, got {value}')
-    if args.warmup < 0:
-        raise ValueError(f'--warmup must be at least 0, got {args.warmup}')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise ValueError('--device cuda needs a GPU that PyTorch can use, and there is none here')
 
@@ -288,6 +268,7 @@ def main() -> None:
     parser.add_argument(
         '--implementation',
         nargs='+',
+        choices=IMPLEMENTATIONS,
         default=['auto', 'native'],
         help='of mmslak.ops.depthwise_conv2d, to be timed',
     )
@@ -299,7 +280,6 @@ def main() -> None:
     )
     parser.add_argument('--channels', type=int, default=CHANNELS, help="default: the paper's")
     parser.add_argument('--repeats', type=int, default=10, help='timed calls; the median counts')
-    parser.add_argument('--warmup', type=int, default=3, help='calls before those')
     parser.add_argument('--threads', type=int, help='of PyTorch on the CPU')
     args = parser.parse_args()
     args.kernels = sorted(set(args.kernels))
@@ -333,10 +313,9 @@ def main() -> None:
 
     found = measure(args)
     shape = f'({args.batch}, {args.channels}, R, R)'
-    threads = torch.get_num_threads()
-    where = f'{threads} CPU thread{"s" * (threads > 1)}'
-    if args.device == 'cuda':
-        where = torch.cuda.get_device_name()
+    where = machine(args.device)
+    if args.device == 'cpu':
+        where += f', {torch.get_num_threads()} threads'
     title = f'Depth-wise convolution of {shape}, fp32, {where}'
     table = Table('implementation', title=f'{title}; median of {args.repeats} calls')
     for column in ('R', 'kernel', 'full, ms', 'decomposed, ms', 'full / decomposed'):
