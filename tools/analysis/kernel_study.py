@@ -58,6 +58,10 @@ def training(
         f'randomness.seed={seed}',
         f'train_cfg.max_iters={args.iters}',
         f'train_cfg.val_interval={args.iters}',
+        # Nothing is kept of a hundred trainings but their curves.
+        'default_hooks.checkpoint.interval=-1',
+        'default_hooks.checkpoint.save_last=False',
+        'default_hooks.checkpoint.save_best=None',
         f'param_scheduler.0.end={max(1, args.iters // 10)}',
         f'param_scheduler.1.end={args.iters}',
         f'train_dataloader.batch_size={args.batch}',
