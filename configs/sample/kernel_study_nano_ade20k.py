@@ -55,9 +55,4 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-# Nothing is kept of a hundred trainings but their curves.
-default_hooks = dict(
-    logger=dict(interval=20), checkpoint=dict(interval=-1, save_best=None, save_last=False)
-)
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(vis_backends=vis_backends)
+default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_iters))

@@ -58,6 +58,10 @@ def training(
         f'randomness.seed={seed}',
         f'train_cfg.max_iters={args.iters}',
         f'train_cfg.val_interval={args.iters}',
+        # Nothing is kept of a hundred trainings but their curves.
+        'default_hooks.checkpoint.interval=-1',
+        'default_hooks.checkpoint.save_last=False',
+        'default_hooks.checkpoint.save_best=None',
         f'param_scheduler.0.end={max(1, args.iters // 10)}',
         f'param_scheduler.1.end={args.iters}',
         f'train_dataloader.batch_size={args.batch}',
@@ -89,7 +93,7 @@ def draw(scores: dict[str, list[float]], path: Path, title: str) -> None:
         sharey='row',
         layout='constrained',
     )
-    kernels = list(KERNELS)
+    kernels, lines = list(KERNELS), {}
     for (row, data), (column, density) in itertools.product(enumerate(DATA), enumerate(DENSITIES)):
         panel = panels[row, column]
         for shift, (mode, marker) in enumerate(zip(MODES, 'osD', strict=True)):
@@ -98,16 +102,16 @@ def draw(scores: dict[str, list[float]], path: Path, title: str) -> None:
             if not found:
                 continue
             summary = [mean_and_spread(values) for _, values in found]
-            line = panel.errorbar(
+            colour = f'C{shift}'
+            lines[mode] = panel.errorbar(
                 [x for x, _ in found],
                 [mean for mean, _ in summary],
                 [spread for _, spread in summary],
                 marker=marker,
                 capsize=3,
-                label=mode,
+                color=colour,
             )
             for x, values in found:
-                colour = line.lines[0].get_color()
                 panel.plot([x] * len(values), values, '.', color=colour, alpha=0.4, markersize=5)
         panel.set_title(
             f'{"distant cue" if data == "context" else "no cue"}, {density}, '
@@ -115,10 +119,11 @@ def draw(scores: dict[str, list[float]], path: Path, title: str) -> None:
             fontsize=10,
         )
         panel.set_xticks(range(len(kernels)), [f'{k} x {k}' for k in kernels])
+        panel.set_xlim(-0.3, len(kernels) - 0.7)
         panel.grid(alpha=0.3)
         if column == 0:
             panel.set_ylabel('mIoU, %')
-    panels[0, 0].legend()
+    figure.legend(lines.values(), lines.keys(), loc='outside lower center', ncols=len(MODES))
     for panel in panels[-1]:
         panel.set_xlabel('kernel of the first stage')
     figure.suptitle(title, fontsize=11)
