@@ -127,6 +127,19 @@ void correlate(V *out, int64_t width, const V *s, int64_t s_step, const V *v, in
   }
 }
 
+// Walks over a tile in the order of the memory beside it: `inner` steps, then on to the next run.
+struct Position {
+  int64_t start, i, inner, step, run;
+  int64_t next() {
+    const int64_t at = start + i * step;
+    if (++i == inner) {
+      i = 0;
+      start += run;
+    }
+    return at;
+  }
+};
+
 // Rows become columns, in a square of as many vectors as each has lanes.
 template <typename T>
 inline void transpose(typename Vec<T>::type *block) {
@@ -183,29 +196,33 @@ void pack(const Problem<T> &p, const Map<const T> &map, int64_t n, int64_t c, in
     }
     return;
   }
-  // The direction in which memory runs is the inner one.
+  // The direction in which memory runs is the inner one; where its lines follow each other without
+  // a gap they are read as one, or those of small maps would not fill a vector.
   const bool by_line = map.along <= map.line;
   const int64_t outer = by_line ? last - first : p.length;
   const int64_t inner = by_line ? p.length : last - first;
   const int64_t outer_from = by_line ? map.line : map.along;
   const int64_t inner_from = by_line ? map.along : map.line;
   const int64_t outer_to = by_line ? pitch : 1, inner_to = by_line ? 1 : pitch;
+  const bool dense = inner_from == 1 && outer_from == inner;
+  const int64_t runs = dense ? 1 : outer, length = dense ? outer * inner : inner;
   source += first * map.line;
-  for (int64_t a = 0; a < outer; ++a) {
+  for (int64_t a = 0; a < runs; ++a) {
     const T *from = source + a * outer_from;
-    typename Vec<T>::type *to = tile + a * outer_to;
+    Position at = {a * outer_to, 0, inner, inner_to, outer_to};
     int64_t b = 0;
     if (inner_from == 1) {
-      for (; b + lanes <= inner; b += lanes) {
+      for (; b + lanes <= length; b += lanes) {
         typename Vec<T>::type block[lanes] = {};
         for (int64_t k = 0; k < width; ++k) memcpy(&block[k], from + k * map.c + b, sizeof(block[k]));
         transpose<T>(block);
-        for (int64_t k = 0; k < lanes; ++k) to[(b + k) * inner_to] = block[k];
+        for (int64_t k = 0; k < lanes; ++k) tile[at.next()] = block[k];
       }
     }
-    for (int64_t k = 0; k < width; ++k)
-      for (int64_t i = b; i < inner; ++i)
-        reinterpret_cast<T *>(to + i * inner_to)[k] = from[k * map.c + i * inner_from];
+    for (; b < length; ++b) {
+      T *to = reinterpret_cast<T *>(tile + at.next());
+      for (int64_t k = 0; k < width; ++k) to[k] = from[k * map.c + b * inner_from];
+    }
   }
 }
 
@@ -237,15 +254,17 @@ void unpack(const Problem<T> &p, int64_t n, int64_t c, int64_t first, int64_t la
   const int64_t inner = by_line ? p.length : last - first;
   const int64_t outer_to = by_line ? y.line : y.along, inner_to = by_line ? y.along : y.line;
   const int64_t outer_from = by_line ? p.length : 1, inner_from = by_line ? 1 : p.length;
+  const bool dense = inner_to == 1 && outer_to == inner;
+  const int64_t runs = dense ? 1 : outer, length = dense ? outer * inner : inner;
   target += first * y.line;
-  for (int64_t a = 0; a < outer; ++a) {
+  for (int64_t a = 0; a < runs; ++a) {
     T *to = target + a * outer_to;
-    const typename Vec<T>::type *from = tile + a * outer_from;
+    Position at = {a * outer_from, 0, inner, inner_from, outer_from};
     int64_t b = 0;
     if (inner_to == 1) {
-      for (; b + lanes <= inner; b += lanes) {
+      for (; b + lanes <= length; b += lanes) {
         typename Vec<T>::type block[lanes], old;
-        for (int64_t k = 0; k < lanes; ++k) block[k] = from[(b + k) * inner_from];
+        for (int64_t k = 0; k < lanes; ++k) block[k] = tile[at.next()];
         transpose<T>(block);
         for (int64_t k = 0; k < width; ++k) {
           T *place = to + k * y.c + b;
@@ -257,11 +276,11 @@ void unpack(const Problem<T> &p, int64_t n, int64_t c, int64_t first, int64_t la
         }
       }
     }
-    for (int64_t k = 0; k < width; ++k) {
-      for (int64_t i = b; i < inner; ++i) {
-        const T value = reinterpret_cast<const T *>(from + i * inner_from)[k];
-        T *place = to + k * y.c + i * inner_to;
-        *place = p.accumulate ? *place + value : value;
+    for (; b < length; ++b) {
+      const T *from = reinterpret_cast<const T *>(tile + at.next());
+      for (int64_t k = 0; k < width; ++k) {
+        T *place = to + k * y.c + b * inner_to;
+        *place = p.accumulate ? *place + from[k] : from[k];
       }
     }
   }
