@@ -80,7 +80,9 @@ struct Problem {
   Map<T> y;             // forward only
   const T *bias;        // forward only, or null
   int accumulate;       // forward only: add to y
-  V *kernel;            // [channel blocks][rows][taps], packed
+  const T *weight;      // forward only: (C, rows, taps), or (C, taps, rows) where turned
+  T *result;            // gradient of the kernel only, likewise
+  int turned;
   V *partial;           // [groups][channel blocks][rows][taps]
   int64_t groups;       // of slices; a slice is a chunk of lines of one image
   int64_t chunk;        // lines in a chunk
@@ -286,6 +288,43 @@ void unpack(const Problem<T> &p, int64_t n, int64_t c, int64_t first, int64_t la
   }
 }
 
+// The order in which the packed kernel, [row][tap], lies in memory.
+template <typename T>
+Position kernel_order(const Problem<T> &p) {
+  if (p.turned) return {0, 0, p.rows, p.taps, 1};
+  return {0, 0, p.rows * p.taps, 1, 0};
+}
+
+template <typename T>
+void pack_kernel(const Problem<T> &p, int64_t b, typename Vec<T>::type *kernel) {
+  constexpr int64_t lanes = Problem<T>::lanes;
+  const int64_t size = p.rows * p.taps, width = min(lanes, p.channels - b * lanes);
+  const T *from = p.weight + b * lanes * size;
+  Position at = kernel_order(p);
+  for (int64_t i = 0; i < size; i += lanes) {
+    typename Vec<T>::type block[lanes] = {};
+    const int64_t count = min(lanes, size - i);
+    for (int64_t k = 0; k < width; ++k) memcpy(&block[k], from + k * size + i, count * sizeof(T));
+    transpose<T>(block);
+    for (int64_t k = 0; k < count; ++k) kernel[at.next()] = block[k];
+  }
+}
+
+template <typename T>
+void unpack_kernel(const Problem<T> &p, int64_t b, const typename Vec<T>::type *kernel) {
+  constexpr int64_t lanes = Problem<T>::lanes;
+  const int64_t size = p.rows * p.taps, width = min(lanes, p.channels - b * lanes);
+  T *to = p.result + b * lanes * size;
+  Position at = kernel_order(p);
+  for (int64_t i = 0; i < size; i += lanes) {
+    typename Vec<T>::type block[lanes] = {};
+    const int64_t count = min(lanes, size - i);
+    for (int64_t k = 0; k < count; ++k) block[k] = kernel[at.next()];
+    transpose<T>(block);
+    for (int64_t k = 0; k < width; ++k) memcpy(to + k * size + i, &block[k], count * sizeof(T));
+  }
+}
+
 template <typename T>
 typename Vec<T>::type *allocate(int64_t vectors) {
   void *memory = nullptr;
@@ -307,20 +346,27 @@ void forward_worker(void *data) {
   const int64_t blocks = p.channel_blocks(), chunks = p.chunks();
   const int64_t tile_lines = min(p.lines, p.chunk + p.rows - 1);
   V *tile = allocate<T>(tile_lines * pitch), *out = allocate<T>(p.chunk * p.length);
-  if (!tile || !out) {
+  V *kernel = allocate<T>(p.rows * p.taps);
+  if (!tile || !out || !kernel) {
     p.failed = 1;
     free(tile);
     free(out);
+    free(kernel);
     return;
   }
+  int64_t packed = -1;
   // The margins are never written again.
   memset(tile, 0, tile_lines * pitch * sizeof(V));
   for (int64_t work; (work = take(p)) < p.images * blocks * chunks;) {
-    const int64_t n = work / (blocks * chunks), b = work / chunks % blocks;
+    // Blocks of channels are the slowest to change, and each thread packs its kernels.
+    const int64_t b = work / (p.images * chunks), n = work / chunks % p.images;
     const int64_t first = work % chunks * p.chunk, last = min(p.lines, first + p.chunk);
     const int64_t from = max(0, first - p.half_rows());
     const int64_t to = min(p.lines, last + p.half_rows());
-    const V *kernel = p.kernel + b * p.rows * p.taps;
+    if (b != packed) {
+      pack_kernel(p, b, kernel);
+      packed = b;
+    }
     V bias = {};
     if (p.bias) {
       for (int64_t k = 0; k < min(p.lanes, p.channels - b * p.lanes); ++k)
@@ -348,6 +394,7 @@ void forward_worker(void *data) {
   }
   free(tile);
   free(out);
+  free(kernel);
 }
 
 // Gradient of the kernel. A piece of work is a group of slices and a block of channels.
@@ -404,15 +451,16 @@ void gradient_worker(void *data) {
   free(grad);
 }
 
-// Between (C, rows, taps) in memory, or (C, taps, rows) where turned, and the packed kernel.
-template <typename T, typename Copy>
-void each_weight(const Problem<T> &p, int turned, Copy copy) {
-  for (int64_t c = 0; c < p.channels; ++c) {
-    const int64_t base = c / p.lanes * p.rows * p.taps;
-    for (int64_t i = 0; i < p.rows; ++i)
-      for (int64_t j = 0; j < p.taps; ++j)
-        copy(c * p.rows * p.taps + (turned ? j * p.rows + i : i * p.taps + j),
-             (base + i * p.taps + j) * p.lanes + c % p.lanes);
+// Add the partial sums of a block of channels, always in the same order, and write the result.
+template <typename T>
+void sum_worker(void *data) {
+  Problem<T> &p = *static_cast<Problem<T> *>(data);
+  const int64_t size = p.rows * p.taps, blocks = p.channel_blocks();
+  for (int64_t b; (b = take(p)) < blocks;) {
+    typename Vec<T>::type *sums = p.partial + b * size;
+    for (int64_t g = 1; g < p.groups; ++g)
+      for (int64_t i = 0; i < size; ++i) sums[i] += p.partial[(g * blocks + b) * size + i];
+    unpack_kernel(p, b, sums);
   }
 }
 
@@ -435,6 +483,7 @@ Problem<T> make_problem(const int64_t *shape, const int64_t *kernel, const T *x,
   p.length = shape[turned ? 2 : 3];
   p.rows = kernel[turned ? 1 : 0];
   p.taps = kernel[turned ? 0 : 1];
+  p.turned = turned;
   p.x = {x, x_stride[0], x_stride[1], x_stride[turned ? 3 : 2], x_stride[turned ? 2 : 3]};
   return p;
 }
@@ -453,6 +502,7 @@ int forward(const int64_t *shape, const int64_t *kernel, const T *x, const int64
   const int turned = kernel[0] > kernel[1];
   Problem<T> p = make_problem(shape, kernel, x, x_stride, turned);
   p.y = {y, y_stride[0], y_stride[1], y_stride[turned ? 3 : 2], y_stride[turned ? 2 : 3]};
+  p.weight = weight;
   p.bias = bias;
   p.accumulate = accumulate;
   p.chunk = lines_of_a_tile(p, p.length + 2 * (p.block(p.length) - 1));
@@ -460,14 +510,7 @@ int forward(const int64_t *shape, const int64_t *kernel, const T *x, const int64
   // Small pieces of work keep all threads busy to the end; the result does not depend on them.
   if (pieces < 4 * threads)
     p.chunk = max(min(p.chunk, p.rows), min(p.chunk, ceil_div(p.lines * pieces, 4 * threads)));
-  const int64_t size = p.channel_blocks() * p.rows * p.taps;
-  p.kernel = allocate<T>(size);
-  if (!p.kernel) return 1;
-  memset(p.kernel, 0, size * VECTOR_BYTES);
-  T *packed = reinterpret_cast<T *>(p.kernel);
-  each_weight(p, turned, [&](int64_t from, int64_t to) { packed[to] = weight[from]; });
   run(forward_worker<T>, p, threads, parallel);
-  free(p.kernel);
   return p.failed;
 }
 
@@ -480,15 +523,13 @@ int gradient(const int64_t *shape, const int64_t *kernel, const T *x, const int6
   p.grad = {grad, grad_stride[0], grad_stride[1], grad_stride[turned ? 3 : 2],
             grad_stride[turned ? 2 : 3]};
   p.chunk = lines_of_a_tile(p, 2 * p.length + 2 * (p.block(p.taps) - 1));
-  const int64_t blocks = p.channel_blocks(), size = blocks * p.rows * p.taps;
+  const int64_t blocks = p.channel_blocks();
   p.groups = min(p.images * p.chunks(), ceil_div(kPartials, blocks));
-  p.partial = allocate<T>(p.groups * size);
+  p.partial = allocate<T>(p.groups * blocks * p.rows * p.taps);
   if (!p.partial) return 1;
+  p.result = result;
   run(gradient_worker<T>, p, threads, parallel);
-  for (int64_t g = 1; g < p.groups; ++g)
-    for (int64_t i = 0; i < size; ++i) p.partial[i] += p.partial[g * size + i];
-  const T *packed = reinterpret_cast<const T *>(p.partial);
-  each_weight(p, turned, [&](int64_t to, int64_t from) { result[to] = packed[from]; });
+  if (!p.failed) run(sum_worker<T>, p, threads, parallel);
   free(p.partial);
   return p.failed;
 }
