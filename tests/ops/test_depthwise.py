@@ -429,5 +429,7 @@ def test_the_choice_by_shape():
     x = torch.randn(1, 3, 8, 8)
     last = x.contiguous(memory_format=torch.channels_last)
     assert choose(last, (3, 3)) == 'native'
+    assert choose(x, (51, 5)) == 'native'
+    assert choose(x, (51, 5), gradient=True) == choose(last, (51, 5))
     assert choose(x, (5, 51)) == ('cpp' if cpp.available() else 'pytorch')
     assert choose(x.to('meta'), (5, 51)) == 'native'
