@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 from .depthwise import depthwise_conv2d, resolve
 
@@ -196,6 +195,9 @@ def _maps_seen(convs: dict[str, nn.Conv2d], run: Callable[[], object]) -> dict[s
 
 def _compare(conv: nn.Conv2d, like: Tensor, implementation: str) -> tuple[float, float]:
     """Milliseconds of the convolution as it is, and on the operator."""
+    # Here, for it looks for a CUDA toolkit and warns of what it finds.
+    from torch.utils.benchmark import Timer
+
     weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()
     x = torch.randn_like(like, device=weight.device)
     grad = torch.randn_like(x)
