@@ -10,9 +10,16 @@ SOURCE = Path(__file__).with_name('sanitized.cpp')
 
 
 @pytest.mark.skipif(shutil.which('g++') is None, reason='no g++')
-@pytest.mark.parametrize('sanitizers', ['address,undefined', 'thread'])
-# The widest vectors of this processor, and the narrowest with their own block sizes.
-@pytest.mark.parametrize('vectors', [['-march=native'], []])
+@pytest.mark.parametrize(
+    ('sanitizers', 'vectors'),
+    [
+        # The widest vectors of this processor, and the narrowest with their own block sizes.
+        ('address,undefined', ['-march=native']),
+        ('thread', []),
+        pytest.param('address,undefined', [], marks=pytest.mark.slow),
+        pytest.param('thread', ['-march=native'], marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_is_touched_that_is_not_the_kernels(tmp_path, sanitizers, vectors):
     program = tmp_path / 'sanitized'
     built = subprocess.run(

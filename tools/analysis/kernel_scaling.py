@@ -195,7 +195,7 @@ def draw_latency(found: Sequence[Latency], title: str, path: Path) -> None:
     resolutions = sorted({item.resolution for item in found})
     implementations = list(dict.fromkeys(item.implementation for item in found))
     figure, panels = plt.subplots(
-        1, len(resolutions), figsize=(4.5 * len(resolutions) + 1, 4), squeeze=False,
+        1, len(resolutions), figsize=(4.5 * len(resolutions) + 2.5, 4), squeeze=False,
         layout='constrained',
     )  # fmt: skip
     for panel, resolution in zip(panels[0], resolutions, strict=True):
@@ -217,8 +217,9 @@ def draw_latency(found: Sequence[Latency], title: str, path: Path) -> None:
         panel.set_title(f'{resolution} x {resolution}', fontsize=10)
         panel.set_xticks(kernels, [str(kernel) for kernel in kernels], fontsize=8)
         panel.grid(alpha=0.3, which='both')
-    panels[0][0].legend(fontsize=8)
-    figure.suptitle(title)
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc='outside right center')
+    figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
