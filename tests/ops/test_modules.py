@@ -78,6 +78,7 @@ def test_accelerate_exchanges_what_it_can_in_place():
     assert len(heard) == 2
     assert '5x31 on 1x8x40x40' in lines[0]
     assert 'times' in lines[0]
+    assert lines[2].startswith('2 of 2 exchanged, ')
     assert accelerate(model, x, log=lines.append) == []
     assert 'no depth-wise convolution' in lines[-1]
 
