@@ -59,8 +59,7 @@ def merge_checkpoint(
     difference = max(
         ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(after, before, strict=True)
     )
-    meta = dict(merged_from=source, mmslak_deploy=True)
-    return dict(meta=meta, state_dict=model.state_dict()), difference
+    return dict(meta=dict(merged_from=source), state_dict=model.state_dict()), difference
 
 
 def _branch_by_branch(backbone: SLaK, image: Tensor) -> tuple[Tensor, ...]:

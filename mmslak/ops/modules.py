@@ -150,7 +150,7 @@ def accelerate(
     }
     if inputs and run is None:
         run = lambda: model(*inputs)  # noqa: E731
-    seen = _maps_seen(found, run) if run else {}
+    seen = _maps_seen(model, found, run) if run else {}
     swaps, timed = [], {}
     for name, conv in found.items():
         x, before, after = seen.get(name), None, None
@@ -179,7 +179,9 @@ def accelerate(
     return swaps
 
 
-def _maps_seen(convs: dict[str, nn.Conv2d], run: Callable[[], object]) -> dict[str, Tensor]:
+def _maps_seen(
+    model: nn.Module, convs: dict[str, nn.Conv2d], run: Callable[[], object]
+) -> dict[str, Tensor]:
     """Shape, strides and dtype of the map that each convolution meets first."""
     seen = {}
 
@@ -190,10 +192,16 @@ def _maps_seen(convs: dict[str, nn.Conv2d], run: Callable[[], object]) -> dict[s
         return hook
 
     handles = [conv.register_forward_pre_hook(look(name)) for name, conv in convs.items()]
+    # In training mode the example would enter the running statistics of batch norms.
+    modes = [(module, module.training) for module in model.modules()]
+    for module, _ in modes:
+        module.training = False
     try:
         with torch.no_grad():
             run()
     finally:
+        for module, training in modes:
+            module.training = training
         for handle in handles:
             handle.remove()
     return seen

@@ -110,6 +110,18 @@ def test_accelerate_times_what_the_model_will_do(training):
     assert set(asked) == {training}
 
 
+def test_accelerate_leaves_no_trace_of_the_example():
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 4, (5, 31), padding=(2, 15), groups=4)
+    model = nn.Sequential(conv, nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4)).eval())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    accelerate(model, torch.randn(2, 4, 16, 16) + 3, log=None)
+    assert [module.training for module in model.modules()] == modes
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
 def test_accelerate_without_an_example_exchanges_all():
     lines = []
     swaps = accelerate(network(), log=lines.append)
