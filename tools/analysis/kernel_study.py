@@ -65,6 +65,7 @@ def training(
         f'param_scheduler.0.end={max(1, args.iters // 10)}',
         f'param_scheduler.1.end={args.iters}',
         f'train_dataloader.batch_size={args.batch}',
+        f'optim_wrapper.optimizer.lr={args.lr}',
         f'model.data_preprocessor.size=({args.size},{args.size})',
         f'model.backbone.mode={mode}',
         f'model.backbone.kernel_sizes={KERNELS[kernel]}'.replace(' ', ''),
@@ -83,18 +84,20 @@ def training(
     return Training(name, seed, CONFIG, options, COSTS[mode, kernel])
 
 
-def draw(scores: dict[str, list[float]], path: Path, title: str) -> None:
+def draw(scores: dict[str, list[float]], args: argparse.Namespace, path: Path, title: str) -> None:
     """Draw the means over kernel sizes, a panel for each data set and density."""
+    sets, densities = args.sets, args.densities
     figure, panels = plt.subplots(
-        len(DATA),
-        len(DENSITIES),
-        figsize=(8.5, 6.4),
+        len(sets),
+        len(densities),
+        figsize=(1 + 3.8 * len(densities), 1.2 + 2.6 * len(sets)),
         sharex=True,
         sharey='row',
+        squeeze=False,
         layout='constrained',
     )
-    kernels, lines = list(KERNELS), {}
-    for (row, data), (column, density) in itertools.product(enumerate(DATA), enumerate(DENSITIES)):
+    kernels, lines = args.kernels, {}
+    for (row, data), (column, density) in itertools.product(enumerate(sets), enumerate(densities)):
         panel = panels[row, column]
         for shift, (mode, marker) in enumerate(zip(MODES, 'osD', strict=True)):
             found = [(i, scores.get(f'{data}-{k}-{mode}-{density}')) for i, k in enumerate(kernels)]
@@ -137,30 +140,33 @@ def main() -> None:
     """Train what is not trained yet, then report."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--seeds', type=int, default=3, help='trainings of each network')
-    parser.add_argument('--iters', type=int, default=400, help='iterations of each training')
+    parser.add_argument('--iters', type=int, default=800, help='iterations of each training')
     parser.add_argument('--batch', type=int, default=4, help='images an iteration')
-    parser.add_argument('--images', type=int, default=400, help='scenes, one in five to validate')
+    parser.add_argument('--lr', type=float, default=2e-2, help='learning rate at its peak')
+    parser.add_argument('--images', type=int, default=1600, help='scenes, one in five to validate')
     parser.add_argument('--size', type=int, default=96, help='longer side of a scene in pixels')
     parser.add_argument('--kernels', type=int, nargs='+', choices=KERNELS, default=list(KERNELS))
     parser.add_argument('--modes', nargs='+', choices=MODES, default=list(MODES))
+    parser.add_argument('--sets', nargs='+', choices=DATA, default=list(DATA))
+    parser.add_argument('--densities', nargs='+', choices=DENSITIES, default=list(DENSITIES))
     parser.add_argument('--processes', type=int, default=1, help='trainings at a time')
     parser.add_argument('--report', action='store_true', help='train nothing, report what is there')
     parser.add_argument('--data', type=Path, default=Path('data/kernel_study'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/kernel_study'))
     args = parser.parse_args()
-    if args.seeds < 1 or args.iters < 1 or args.batch < 1:
-        raise ValueError('--seeds, --iters and --batch must be positive')
+    if args.seeds < 1 or args.iters < 1 or args.batch < 1 or args.lr <= 0:
+        raise ValueError('--seeds, --iters, --batch and --lr must be positive')
     console = Console(width=110)
     # A seed of all networks before the next: what an interrupted study has is comparable.
     trainings = [
         training(data, kernel, mode, density, seed, args)
         for seed in range(args.seeds)
         for kernel, data, mode, density in itertools.product(
-            args.kernels, DATA, args.modes, DENSITIES
+            args.kernels, args.sets, args.modes, args.densities
         )
     ]
     if not args.report:
-        for data in DATA:
+        for data in args.sets:
             write_sample_data(
                 args.data / data, images=args.images, size=args.size, context=data == 'context'
             )
@@ -183,7 +189,7 @@ def report(scores: dict[str, list[float]], args: argparse.Namespace, console: Co
     for number, column in enumerate(columns):
         table.add_column(column, justify='left' if number < 3 else 'right')
     lines = ['| ' + ' | '.join(columns) + ' |', '|---|---|---|' + '---:|' * len(args.kernels)]
-    for data, density, mode in itertools.product(DATA, DENSITIES, args.modes):
+    for data, density, mode in itertools.product(args.sets, args.densities, args.modes):
         cells = []
         for kernel in args.kernels:
             values = scores.get(f'{data}-{kernel}-{mode}-{density}')
@@ -201,6 +207,7 @@ def report(scores: dict[str, list[float]], args: argparse.Namespace, console: Co
     (args.work_dir / 'scores.md').write_text('\n'.join(lines) + '\n')
     draw(
         scores,
+        args,
         args.work_dir / 'kernel_study.png',
         f'SLaK-nano on the sample data, {args.iters} iterations',
     )
