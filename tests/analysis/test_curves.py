@@ -1,6 +1,5 @@
 """Curves read from what MMEngine writes, and drawn."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -83,20 +82,23 @@ def test_moving_average_of_a_line_is_the_line(values, reach):
     np.testing.assert_allclose(moving_average(line, 2 * reach + 1), line, atol=1e-9)
 
 
-def run_tool(monkeypatch, *arguments):
-    spec = importlib.util.spec_from_file_location('t', ROOT / 'tools/analysis/plot_curves.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    monkeypatch.setattr('sys.argv', ['plot_curves.py', *map(str, arguments)])
-    tool.main()
+@pytest.fixture
+def run_tool(load_tool, monkeypatch):
+    tool = load_tool('analysis/plot_curves.py')
+
+    def run(*arguments):
+        monkeypatch.setattr('sys.argv', ['plot_curves.py', *map(str, arguments)])
+        tool.main()
+
+    return run
 
 
-def test_command(tmp_path, monkeypatch, capsys):
+def test_command(tmp_path, capsys, run_tool):
     work_dir = tmp_path / 'first'
     lines = [step(i, 5.0 / i) for i in range(1, 31)]
     write_run(work_dir, '20260101_000000', [*lines, score(20, 30.0), score(30, 40.0)])
     write_run(tmp_path / 'second', '20260101_000000', [step(1, 3.0), step(2, 2.0), score(2, 20.0)])
-    run_tool(monkeypatch, work_dir, tmp_path / 'second', '--out', tmp_path / 'curves.png')
+    run_tool(work_dir, tmp_path / 'second', '--out', tmp_path / 'curves.png')
     printed = capsys.readouterr().out
     assert 'first' in printed and 'second' in printed and 'mIoU' in printed
     assert Image.open(tmp_path / 'curves.png').size[0] > 300
@@ -108,13 +110,13 @@ def test_command(tmp_path, monkeypatch, capsys):
         ((tmp_path / 'nowhere',), 'holds no run'),
     ):
         with pytest.raises(SystemExit) as stopped:
-            run_tool(monkeypatch, *arguments)
+            run_tool(*arguments)
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_real_runs_resumed(tmp_path, monkeypatch):
+def test_real_runs_resumed(tmp_path, monkeypatch, run_tool):
     pytest.importorskip('mmseg')
     from mmslak.datasets import write_sample_data
     from mmslak.engine.launch import run
@@ -143,5 +145,5 @@ def test_real_runs_resumed(tmp_path, monkeypatch):
     train, val = read_scalars(work_dir)
     assert [number for number, _ in train['loss']] == [1, 2, 3, 4]
     assert [number for number, _ in val['mIoU']] == [2, 4]
-    run_tool(monkeypatch, work_dir, '--out', tmp_path / 'curves')
+    run_tool(work_dir, '--out', tmp_path / 'curves')
     assert Image.open(tmp_path / 'curves.png').size[0] > 300

@@ -1,6 +1,5 @@
 """Receptive fields against those of networks whose field is known in closed form."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -306,15 +305,8 @@ def test_recomputed_activations_change_no_score():
     assert first.max() > 0
 
 
-def load_tool(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / f'tools/analysis/{name}.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
-
-
-def test_command(tmp_path, monkeypatch, capsys):
-    tool = load_tool('erf')
+def test_command(tmp_path, monkeypatch, capsys, load_tool):
+    tool = load_tool('analysis/erf.py')
     images = folder_of_images(tmp_path / 'images', 3)
     small = tmp_path / 'small.py'
     large = tmp_path / 'large.py'

@@ -1,6 +1,5 @@
 """Figure 4: counts against numbers worked by hand, and the figures themselves."""
 
-import importlib.util
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -18,15 +17,8 @@ POSITIONS = 3 * 96 * 56**2 + 3 * 192 * 28**2 + 9 * 384 * 14**2 + 3 * 768 * 7**2
 
 
 @pytest.fixture(scope='module')
-def tool():
-    path = ROOT / 'tools/analysis/kernel_scaling.py'
-    spec = importlib.util.spec_from_file_location('kernel_scaling', path)
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up.
-    sys.modules['kernel_scaling'] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules['kernel_scaling']
+def tool(load_tool):
+    return load_tool('analysis/kernel_scaling.py')
 
 
 def test_counts_are_convnexts_and_its_larger_kernels(tool):

@@ -1,6 +1,5 @@
 """The rebuilt tables: what is written about a difference, and every row of the real thing."""
 
-import importlib.util
 import re
 import sys
 from pathlib import Path
@@ -15,14 +14,8 @@ SCRIPT = ROOT / 'tools/analysis/paper_tables.py'
 
 
 @pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('paper_tables', SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    # A dataclass looks its module up.
-    sys.modules['paper_tables'] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules['paper_tables']
+def tool(load_tool):
+    return load_tool('analysis/paper_tables.py')
 
 
 def cells(line):

@@ -1,7 +1,6 @@
 """The sample data: the renderer's promises, and the layouts as independent readers see them."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -495,14 +494,9 @@ def command(*arguments):
 
 
 @pytest.fixture(scope='module')
-def main():
+def main(load_tool):
     """The tool's `main`, in this process: a new one would import PyTorch each time."""
-    spec = importlib.util.spec_from_file_location(
-        'make_sample_data', REPO / 'tools/make_sample_data.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+    return load_tool('make_sample_data.py').main
 
 
 def test_command_line_writes_and_reports(tmp_path):

@@ -1,6 +1,5 @@
 """Studies of many trainings, with trainings that take no time."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -84,15 +83,12 @@ def test_mean_and_spread_by_hand():
     assert mean_and_spread([4.0]) == (4.0, 0.0)
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location('k', ROOT / 'tools/analysis/kernel_study.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
+@pytest.fixture
+def tool(load_tool):
+    return load_tool('analysis/kernel_study.py')
 
 
-def test_kernel_study_reports_what_is_there(tmp_path, monkeypatch, capsys):
-    tool = load_tool()
+def test_kernel_study_reports_what_is_there(tmp_path, monkeypatch, capsys, tool):
     made = []
     plan = tool.training
     monkeypatch.setattr(
@@ -119,11 +115,29 @@ def test_kernel_study_reports_what_is_there(tmp_path, monkeypatch, capsys):
     assert Image.open(tmp_path / 'kernel_study.png').size[0] > 300
 
 
+def test_part_of_the_kernel_study(tmp_path, monkeypatch, capsys, tool):
+    made = []
+    plan = tool.training
+    monkeypatch.setattr(
+        tool, 'training', lambda *arguments: made.append(plan(*arguments)) or made[-1]
+    )
+    arguments = '--report --seeds 1 --sets context --densities dense --kernels 7 51 --lr 5e-3'
+    monkeypatch.setattr(
+        'sys.argv', ['kernel_study.py', '--work-dir', str(tmp_path), *arguments.split()]
+    )
+    tool.main()
+    modes = ('decomposed', 'naive', 'reparam')
+    assert {t.name for t in made} == {f'context-{k}-{m}-dense' for k in (7, 51) for m in modes}
+    assert all('optim_wrapper.optimizer.lr=0.005' in t.options for t in made)
+    table = (tmp_path / 'scores.md').read_text().splitlines()
+    assert table[0] == '| data | density | mode | 7 x 7 | 51 x 51 |'
+    assert len(table) == 2 + len(modes)
+
+
 @pytest.mark.slow
-def test_reduced_kernel_study(tmp_path, monkeypatch, capsys):
+def test_reduced_kernel_study(tmp_path, monkeypatch, capsys, tool):
     pytest.importorskip('mmseg')
     monkeypatch.chdir(ROOT)
-    tool = load_tool()
     options = ['--seeds', '1', '--iters', '4', '--batch', '2', '--images', '10', '--size', '64']
     options += ['--kernels', '7', '31', '--modes', 'decomposed', '--processes', '1']
     options += ['--data', str(tmp_path / 'data'), '--work-dir', str(tmp_path / 'study')]
