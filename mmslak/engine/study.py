@@ -6,7 +6,7 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,7 +111,7 @@ def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 
         TextColumn('{task.fields[done]} of {task.fields[count]} trainings'),
         BarColumn(),
         TextColumn('{task.percentage:.0f} % of the work, time left'),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TimeRemainingColumn(),
     )
     done = len(trainings) - len(left)
     with Progress(*columns, console=Console(width=110), speed_estimate_period=3600) as bar:
@@ -149,16 +149,37 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def summarise(trainings: Sequence[Training], root: str | Path) -> dict[str, list[float]]:
-    """Give the scores of each name's finished trainings, in the order of the seeds."""
-    scores: dict[str, list[float]] = {}
+def summarise(trainings: Sequence[Training], root: str | Path) -> dict[str, dict[int, float]]:
+    """Give the scores of each name's finished trainings by their seeds, in order."""
+    scores: dict[str, dict[int, float]] = {}
     for training in sorted(trainings, key=lambda item: item.seed):
         score = training.score(Path(root))
         if score is not None:
-            scores.setdefault(training.name, []).append(score)
+            scores.setdefault(training.name, {})[training.seed] = score
     return scores
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+def mean_and_spread(values: Collection[float]) -> tuple[float, float]:
     """Mean and standard deviation of a sample; of a single value 0."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def paired_differences(
+    scores: dict[str, dict[int, float]], pairs: Sequence[tuple[str, str]]
+) -> list[float]:
+    """Give by how much the first of each pair of names exceeds the second, seed by seed.
+
+    Args:
+        scores (dict): Scores by name and seed, as of :func:`summarise`.
+        pairs (Sequence[tuple[str, str]]): Names of two networks each.
+
+    Returns:
+        list[float]: A difference for each pair and each seed with which both were trained.
+    """
+    return [
+        scores[first][seed] - scores[second][seed]
+        for first, second in pairs
+        if first in scores and second in scores
+        for seed in scores[first]
+        if seed in scores[second]
+    ]

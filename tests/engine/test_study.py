@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from mmslak.engine import launch
-from mmslak.engine.study import Training, mean_and_spread, run_study, summarise, train
+from mmslak.engine.study import (
+    Training,
+    mean_and_spread,
+    paired_differences,
+    run_study,
+    summarise,
+    train,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +76,10 @@ def test_scores_by_name_in_the_order_of_seeds(tmp_path):
     for training, score in zip(trainings, (1.0, 2.0, 3.0, 4.0), strict=True):
         finish(training, tmp_path, score)
     unfinished = Training('a', 2, 'c.py')
-    assert summarise([*trainings, unfinished], tmp_path) == {'a': [3.0, 1.0], 'b': [4.0, 2.0]}
+    assert summarise([*trainings, unfinished], tmp_path) == {
+        'a': {0: 3.0, 1: 1.0},
+        'b': {0: 4.0, 1: 2.0},
+    }
     # Nothing is left to do, so that no process starts and no config is needed.
     run_study(trainings, tmp_path)
     with pytest.raises(ValueError, match='--processes must be positive'):
@@ -81,6 +91,14 @@ def test_scores_by_name_in_the_order_of_seeds(tmp_path):
 def test_mean_and_spread_by_hand():
     assert mean_and_spread([1.0, 2.0, 6.0]) == (3.0, 7**0.5)
     assert mean_and_spread([4.0]) == (4.0, 0.0)
+
+
+def test_differences_are_those_of_the_same_seed():
+    scores = {'a': {0: 5.0, 1: 9.0, 2: 1.0}, 'b': {1: 6.0, 0: 4.0}, 'c': {2: 3.0}}
+    assert paired_differences(scores, [('a', 'b')]) == [1.0, 3.0]
+    assert paired_differences(scores, [('a', 'c'), ('b', 'c'), ('a', 'missing')]) == [-2.0]
+    # The order of seeds is that of the first; another order gives the same sample.
+    assert sorted(paired_differences(scores, [('b', 'a')])) == [-3.0, -1.0]
 
 
 @pytest.fixture
@@ -102,6 +120,8 @@ def test_kernel_study_reports_what_is_there(tmp_path, monkeypatch, capsys, tool)
     for training in made:
         if training.name == 'context-51-decomposed-sparse':
             finish(training, tmp_path, 50.0 + training.seed)
+        if training.name == 'context-51-naive-sparse' and training.seed != 1:
+            finish(training, tmp_path, 51.0 - training.seed)
     capsys.readouterr()
     tool.main()
     assert '51.00 ± 1.00 (3)' in capsys.readouterr().out
@@ -109,8 +129,14 @@ def test_kernel_study_reports_what_is_there(tmp_path, monkeypatch, capsys, tool)
         '| context | sparse, 1.3x wide | decomposed | - | - | 51.00 ± 1.00 (3) |'
         in (tmp_path / 'scores.md').read_text()
     )
+    # By hand: 50 - 51 and 52 - 49, mean 1, standard deviation 8 ** 0.5, over 2 ** 0.5.
+    assert (
+        '| 51 x 51: decomposed over naive | - | +1.00 ± 2.00 (1 of 2) |'
+        in (tmp_path / 'scores.md').read_text()
+    )
     assert json.loads((tmp_path / 'scores.json').read_text()) == {
-        'context-51-decomposed-sparse': [50.0, 51.0, 52.0]
+        'context-51-decomposed-sparse': {'0': 50.0, '1': 51.0, '2': 52.0},
+        'context-51-naive-sparse': {'0': 51.0, '2': 49.0},
     }
     assert Image.open(tmp_path / 'kernel_study.png').size[0] > 300
 
@@ -131,7 +157,7 @@ def test_part_of_the_kernel_study(tmp_path, monkeypatch, capsys, tool):
     assert all('optim_wrapper.optimizer.lr=0.005' in t.options for t in made)
     table = (tmp_path / 'scores.md').read_text().splitlines()
     assert table[0] == '| data | density | mode | 7 x 7 | 51 x 51 |'
-    assert len(table) == 2 + len(modes)
+    assert table.index('') == 2 + len(modes)
 
 
 @pytest.mark.slow

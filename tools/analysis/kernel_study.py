@@ -26,7 +26,13 @@ from rich.table import Table
 from mmslak.datasets import write_sample_data
 from mmslak.datasets.scenes import classes_of
 from mmslak.engine.launch import guarded
-from mmslak.engine.study import Training, mean_and_spread, run_study, summarise
+from mmslak.engine.study import (
+    Training,
+    mean_and_spread,
+    paired_differences,
+    run_study,
+    summarise,
+)
 from mmslak.models import MODES, SLaK
 
 CONFIG = 'configs/sample/kernel_study_nano_ade20k.py'
@@ -84,7 +90,9 @@ def training(
     return Training(name, seed, CONFIG, options, COSTS[mode, kernel])
 
 
-def draw(scores: dict[str, list[float]], args: argparse.Namespace, path: Path, title: str) -> None:
+def draw(
+    scores: dict[str, dict[int, float]], args: argparse.Namespace, path: Path, title: str
+) -> None:
     """Draw the means over kernel sizes, a panel for each data set and density."""
     sets, densities = args.sets, args.densities
     figure, panels = plt.subplots(
@@ -101,7 +109,7 @@ def draw(scores: dict[str, list[float]], args: argparse.Namespace, path: Path, t
         panel = panels[row, column]
         for shift, (mode, marker) in enumerate(zip(MODES, 'osD', strict=True)):
             found = [(i, scores.get(f'{data}-{k}-{mode}-{density}')) for i, k in enumerate(kernels)]
-            found = [(i + 0.06 * (shift - 1), values) for i, values in found if values]
+            found = [(i + 0.06 * (shift - 1), list(by.values())) for i, by in found if by]
             if not found:
                 continue
             summary = [mean_and_spread(values) for _, values in found]
@@ -181,7 +189,52 @@ def main() -> None:
     report(scores, args, console)
 
 
-def report(scores: dict[str, list[float]], args: argparse.Namespace, console: Console) -> None:
+def orderings(scores: dict[str, dict[int, float]], args: argparse.Namespace) -> Table:
+    """Compare networks as the paper does, each with its counterpart of the same seed."""
+    smallest, largest = min(args.kernels), max(args.kernels)
+    table = Table(
+        'compared with the same seed',
+        title='Difference in mIoU: mean ± its standard error (pairs in favour of pairs)',
+    )
+    for data in args.sets:
+        table.add_column(data, justify='right')
+    # What is compared, then the two networks for each density, kernel and mode in turn.
+    comparisons: dict[str, list[tuple[str, str]]] = {}
+    if largest > smallest:
+        for mode in args.modes:
+            comparisons[f'{mode}: {largest} x {largest} over {smallest} x {smallest}'] = [
+                (f'{largest}-{mode}-{density}', f'{smallest}-{mode}-{density}')
+                for density in args.densities
+            ]
+    for mode in ('naive', 'reparam'):
+        if {'decomposed', mode} <= set(args.modes):
+            for kernel in args.kernels:
+                comparisons[f'{kernel} x {kernel}: decomposed over {mode}'] = [
+                    (f'{kernel}-decomposed-{density}', f'{kernel}-{mode}-{density}')
+                    for density in args.densities
+                ]
+    if {'dense', 'sparse'} <= set(args.densities):
+        comparisons['sparse and wide over dense and narrow'] = [
+            (f'{kernel}-{mode}-sparse', f'{kernel}-{mode}-dense')
+            for kernel, mode in itertools.product(args.kernels, args.modes)
+        ]
+    for what, pairs in comparisons.items():
+        cells = []
+        for data in args.sets:
+            named = [(f'{data}-{first}', f'{data}-{second}') for first, second in pairs]
+            values = paired_differences(scores, named)
+            if values:
+                mean, spread = mean_and_spread(values)
+                error = spread / len(values) ** 0.5
+                better = sum(value > 0 for value in values)
+                cells.append(f'{mean:+.2f} ± {error:.2f} ({better} of {len(values)})')
+            else:
+                cells.append('-')
+        table.add_row(what, *cells)
+    return table
+
+
+def report(scores: dict[str, dict[int, float]], args: argparse.Namespace, console: Console) -> None:
     """Print the table and write table, figure and numbers."""
     what = f'mIoU, %, {args.iters} iterations of {args.batch} scenes of {args.size} x {args.size}'
     table = Table(title=f'SLaK-nano, {what}; mean ± standard deviation (seeds)')
@@ -192,16 +245,23 @@ def report(scores: dict[str, list[float]], args: argparse.Namespace, console: Co
     for data, density, mode in itertools.product(args.sets, args.densities, args.modes):
         cells = []
         for kernel in args.kernels:
-            values = scores.get(f'{data}-{kernel}-{mode}-{density}')
-            if values:
-                mean, spread = mean_and_spread(values)
-                cells.append(f'{mean:.2f} ± {spread:.2f} ({len(values)})')
+            by_seed = scores.get(f'{data}-{kernel}-{mode}-{density}')
+            if by_seed:
+                mean, spread = mean_and_spread(by_seed.values())
+                cells.append(f'{mean:.2f} ± {spread:.2f} ({len(by_seed)})')
             else:
                 cells.append('-')
         row = (data, f'{density}, {DENSITIES[density]}x wide', mode, *cells)
         table.add_row(*row)
         lines.append('| ' + ' | '.join(row) + ' |')
     console.print(table)
+    console.print(orders := orderings(scores, args))
+    lines += [
+        '',
+        '| ' + ' | '.join(str(column.header) for column in orders.columns) + ' |',
+        '|---|' + '---:|' * (len(orders.columns) - 1),
+        *(f'| {" | ".join(row)} |' for row in zip(*(c.cells for c in orders.columns), strict=True)),
+    ]
     args.work_dir.mkdir(parents=True, exist_ok=True)
     (args.work_dir / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
     (args.work_dir / 'scores.md').write_text('\n'.join(lines) + '\n')
