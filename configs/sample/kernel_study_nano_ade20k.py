@@ -1,6 +1,6 @@
 """SLaK-nano with a head that mixes nothing over space: what is seen, the backbone's kernels see.
 
-Whole scenes of 96 x 96 pixels, so that the largest kernels differ on the first maps and nothing
+Whole scenes of up to 96 x 96 pixels, so that the largest kernels differ on the first maps and nothing
 far away is cut off. For tools/analysis/kernel_study.py.
 """
 

@@ -1,5 +1,6 @@
 """Studies of many trainings, with trainings that take no time."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 from mmslak.engine import launch
 from mmslak.engine.study import (
     Training,
+    _digest,
     mean_and_spread,
     paired_differences,
     run_study,
@@ -44,16 +46,31 @@ def test_last_score_is_kept_with_its_settings(tmp_path, monkeypatch, no_redirect
         write_score(arguments[arguments.index('--work-dir') + 1], 40.0)
 
     monkeypatch.setattr(launch, 'run', run)
-    training = Training('a', 3, 'config.py', ['x=1'])
-    assert training.score(tmp_path) is None
+    config = tmp_path / 'config.py'
+    config.write_text('x = 0\n')
+    training = Training('a', 3, str(config), ['x=1'], data=dict(images=5))
+    assert training.result(tmp_path) is None
     assert train(training, tmp_path) == 40.0
     folder = str(tmp_path / 'a' / 'seed3')
-    assert seen == [('train', ['config.py', '--work-dir', folder, '--cfg-options', 'x=1'])]
-    assert training.score(tmp_path) == 40.0
-    # What was trained otherwise does not count.
-    assert Training('a', 3, 'config.py', ['x=2']).score(tmp_path) is None
-    assert Training('a', 3, 'other.py', ['x=1']).score(tmp_path) is None
-    assert Training('a', 4, 'config.py', ['x=1']).score(tmp_path) is None
+    assert seen == [('train', [str(config), '--work-dir', folder, '--cfg-options', 'x=1'])]
+    assert training.result(tmp_path)['score'] == 40.0
+    assert 0 <= training.result(tmp_path)['seconds'] < 60
+    # What was trained otherwise does not count, and is not written over.
+    other = tmp_path / 'other.py'
+    other.write_text('x = 0\n')
+    for changed, what in (
+        (dict(options=['x=2']), 'options'),
+        (dict(config=str(other)), 'config'),
+        (dict(data=dict(images=6)), 'data'),
+        (dict(metric='mAcc'), 'metric'),
+    ):
+        with pytest.raises(ValueError, match=f'with another {what}: give another --work-dir'):
+            run_study([dataclasses.replace(training, **changed)], tmp_path)
+    assert dataclasses.replace(training, seed=4).result(tmp_path) is None
+    config.write_text('x = 3\n')
+    _digest.cache_clear()
+    with pytest.raises(ValueError, match='with another contents'):
+        training.result(tmp_path)
 
 
 def test_training_without_the_score_is_named(tmp_path, monkeypatch, no_redirection):
@@ -67,15 +84,17 @@ def test_training_without_the_score_is_named(tmp_path, monkeypatch, no_redirecti
 def finish(training, root, score):
     folder = training.folder(root)
     folder.mkdir(parents=True)
-    result = dict(config=training.config, options=training.options, score=score)
+    result = dict(training.settings(), score=score, seconds=1.0)
     (folder / 'result.json').write_text(json.dumps(result))
 
 
 def test_scores_by_name_in_the_order_of_seeds(tmp_path):
-    trainings = [Training(name, seed, 'c.py') for seed in (1, 0) for name in ('a', 'b')]
+    (tmp_path / 'c.py').write_text('x = 0\n')
+    config = str(tmp_path / 'c.py')
+    trainings = [Training(name, seed, config) for seed in (1, 0) for name in ('a', 'b')]
     for training, score in zip(trainings, (1.0, 2.0, 3.0, 4.0), strict=True):
         finish(training, tmp_path, score)
-    unfinished = Training('a', 2, 'c.py')
+    unfinished = Training('a', 2, config)
     assert summarise([*trainings, unfinished], tmp_path) == {
         'a': {0: 3.0, 1: 1.0},
         'b': {0: 4.0, 1: 2.0},
@@ -86,6 +105,17 @@ def test_scores_by_name_in_the_order_of_seeds(tmp_path):
         run_study(trainings, tmp_path, 0)
     with pytest.raises(ValueError, match='the same name and seed'):
         run_study([unfinished, unfinished], tmp_path)
+
+
+def test_failed_training_is_named_and_ends_the_study(tmp_path):
+    config = tmp_path / 'broken.py'
+    config.write_text("model = dict(type='NoSuchModel')\nwork_dir = None\n")
+    trainings = [Training('broken', seed, str(config)) for seed in range(3)]
+    with pytest.raises((ValueError, RuntimeError), match='broken, seed 0, failed: ') as error:
+        run_study(trainings, tmp_path / 'study')
+    output = tmp_path / 'study' / 'broken' / 'seed0' / 'output.txt'
+    assert str(output) in str(error.value) and output.is_file()
+    assert not list(tmp_path.glob('study/*/*/result.json'))
 
 
 def test_mean_and_spread_by_hand():
@@ -170,7 +200,7 @@ def test_reduced_kernel_study(tmp_path, monkeypatch, capsys, tool):
     monkeypatch.setattr('sys.argv', ['kernel_study.py', *options])
     tool.main()
     scores = json.loads((tmp_path / 'study' / 'scores.json').read_text())
-    assert len(scores) == 2 * 2 * 2 and all(0 <= v[0] <= 100 for v in scores.values())
+    assert len(scores) == 2 * 2 * 2 and all(0 <= v['0'] <= 100 for v in scores.values())
     results = sorted((tmp_path / 'study').glob('*/seed0/result.json'))
     assert len(results) == 8
     # Sparse and wide, dense and narrow, each with classes of its own data.

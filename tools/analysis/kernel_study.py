@@ -12,7 +12,7 @@ The same command goes on after an interruption.
 import argparse
 import itertools
 import json
-import platform
+import os
 import time
 from pathlib import Path
 
@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
+from mmslak.analysis.latency import machine, progress_bar
 from mmslak.datasets import write_sample_data
 from mmslak.datasets.scenes import classes_of
 from mmslak.engine.launch import guarded
@@ -87,7 +88,28 @@ def training(
     else:
         options += [f'{HOOK}.seed={seed}', f'{HOOK}.update.every={max(1, args.iters // 16)}']
     name = f'{data}-{kernel}-{mode}-{density}'
-    return Training(name, seed, CONFIG, options, COSTS[mode, kernel])
+    scenes = dict(images=args.images, size=args.size, context=data == 'context')
+    return Training(name, seed, CONFIG, options, COSTS[mode, kernel], data=scenes)
+
+
+def make_data(args: argparse.Namespace) -> None:
+    """Write the scenes to train on, where they are not there yet."""
+    for data in args.sets:
+        folder = args.data / data
+        with progress_bar() as bar:
+            task = bar.add_task(f'scenes, {data}', total=args.images)
+            try:
+                write_sample_data(
+                    folder,
+                    images=args.images,
+                    size=args.size,
+                    context=data == 'context',
+                    progress=lambda done, _, bar=bar, task=task: bar.update(task, completed=done),
+                )
+            except FileExistsError as error:
+                raise ValueError(
+                    f'{folder} holds something else than these scenes: give another --data'
+                ) from error
 
 
 def draw(
@@ -152,7 +174,7 @@ def main() -> None:
     parser.add_argument('--batch', type=int, default=4, help='images an iteration')
     parser.add_argument('--lr', type=float, default=2e-2, help='learning rate at its peak')
     parser.add_argument('--images', type=int, default=1600, help='scenes, one in five to validate')
-    parser.add_argument('--size', type=int, default=96, help='longer side of a scene in pixels')
+    parser.add_argument('--size', type=int, default=96, help='longer side of a scene, pixels')
     parser.add_argument('--kernels', type=int, nargs='+', choices=KERNELS, default=list(KERNELS))
     parser.add_argument('--modes', nargs='+', choices=MODES, default=list(MODES))
     parser.add_argument('--sets', nargs='+', choices=DATA, default=list(DATA))
@@ -162,8 +184,8 @@ def main() -> None:
     parser.add_argument('--data', type=Path, default=Path('data/kernel_study'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/kernel_study'))
     args = parser.parse_args()
-    if args.seeds < 1 or args.iters < 1 or args.batch < 1 or args.lr <= 0:
-        raise ValueError('--seeds, --iters, --batch and --lr must be positive')
+    if min(args.seeds, args.iters, args.batch, args.lr, args.processes) <= 0:
+        raise ValueError('--seeds, --iters, --batch, --lr and --processes must be positive')
     console = Console(width=110)
     # A seed of all networks before the next: what an interrupted study has is comparable.
     trainings = [
@@ -174,19 +196,22 @@ def main() -> None:
         )
     ]
     if not args.report:
-        for data in args.sets:
-            write_sample_data(
-                args.data / data, images=args.images, size=args.size, context=data == 'context'
-            )
+        summarise(trainings, args.work_dir)  # raises where the folder is of another study
+        make_data(args)
         begin = time.perf_counter()
         run_study(trainings, args.work_dir, args.processes)
         minutes = (time.perf_counter() - begin) / 60
         console.print(
             f'{minutes:.0f} minutes for what was not there yet, {args.processes} training(s) at a '
-            f'time, {platform.machine()}'
+            f'time, {os.cpu_count()} cores, {machine()}'
         )
-    scores = summarise(trainings, args.work_dir)
-    report(scores, args, console)
+    report(summarise(trainings, args.work_dir), args, console)
+    done = [result for t in trainings if (result := t.result(args.work_dir))]
+    minutes = sum(result['seconds'] for result in done) / 60
+    console.print(
+        f'{len(done)} of {len(trainings)} trainings are done; one after another they took '
+        f'{minutes:.0f} minutes'
+    )
 
 
 def orderings(scores: dict[str, dict[int, float]], args: argparse.Namespace) -> Table:
@@ -236,7 +261,7 @@ def orderings(scores: dict[str, dict[int, float]], args: argparse.Namespace) -> 
 
 def report(scores: dict[str, dict[int, float]], args: argparse.Namespace, console: Console) -> None:
     """Print the table and write table, figure and numbers."""
-    what = f'mIoU, %, {args.iters} iterations of {args.batch} scenes of {args.size} x {args.size}'
+    what = f'mIoU, %, {args.iters} iterations of {args.batch} scenes of {args.size} pixels'
     table = Table(title=f'SLaK-nano, {what}; mean ± standard deviation (seeds)')
     columns = ['data', 'density', 'mode', *(f'{k} x {k}' for k in args.kernels)]
     for number, column in enumerate(columns):
