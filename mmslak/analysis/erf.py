@@ -48,6 +48,28 @@ def contribution_scores(
         ValueError: If the backbone returns no feature map, or the point lies outside of it.
     """
     image = image.detach().requires_grad_()
+    features, (x, y) = _output(backbone, image, point)
+    # Not autograd.grad, which checkpointing of the older kind in other backbones cannot serve.
+    features[0, :, y, x].relu().sum().backward()
+    return image.grad[0].relu().sum(0).double().cpu().numpy(), tuple(features.shape[-2:])
+
+
+def check_backbone(
+    backbone: nn.Module, shape: tuple[int, ...], point: tuple[int, int] | None = None
+) -> None:
+    """Run a blank image of the given shape (1, C, H, W) through a backbone, without gradients.
+
+    Raises:
+        ValueError: As :func:`contribution_scores`.
+    """
+    with torch.no_grad():
+        _output(backbone, torch.zeros(shape), point)
+
+
+def _output(
+    backbone: nn.Module, image: Tensor, point: tuple[int, int] | None
+) -> tuple[Tensor, tuple[int, int]]:
+    """Give the last feature map of an image, and the position (x, y) in it."""
     features = backbone(image)
     if isinstance(features, (list, tuple)):
         features = features[-1]
@@ -64,9 +86,7 @@ def contribution_scores(
             f'--point {x} {y} lies outside the last feature map: x must be in 0..{width - 1}, '
             f'y in 0..{height - 1}'
         )
-    # Not autograd.grad, which checkpointing of the older kind in other backbones cannot serve.
-    features[0, :, y, x].relu().sum().backward()
-    return image.grad[0].relu().sum(0).double().cpu().numpy(), (height, width)
+    return features, (x, y)
 
 
 def rescaled_log(scores: np.ndarray) -> np.ndarray:
@@ -147,9 +167,15 @@ def build_backbone(cfg: Config, checkpoint: str | Path | None = None, seed: int 
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         backbone = MODELS.build(copy.deepcopy(settings))
+        asked = {}
         if getattr(backbone, 'gap_before_final_norm', False):
+            asked['gap_before_final_norm'] = False
+        # MMPretrain's vision Transformers return the class token unless told so.
+        if 'featmap' in getattr(backbone, 'OUT_TYPES', ()):
+            asked['out_type'] = 'featmap'
+        if asked:
             torch.manual_seed(seed)
-            backbone = MODELS.build(dict(copy.deepcopy(settings), gap_before_final_norm=False))
+            backbone = MODELS.build(dict(copy.deepcopy(settings), **asked))
         if hasattr(backbone, 'init_weights'):
             backbone.init_weights()
     # Synchronised batch norms run on accelerators only; in evaluation mode they do the same.
@@ -211,14 +237,16 @@ class InputReader:
 
     Args:
         cfg (Config): Its data preprocessor gives mean, standard deviation and channel order;
-            where it has none, those of ImageNet in RGB.
+            where the config has none, they are those of ImageNet in RGB.
         size (int): Both sides of the image in pixels; others are resized to it, as in the paper.
     """
 
     def __init__(self, cfg: Config, size: int):
         found = cfg.get('model', {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-        self.mean = np.asarray(found.get('mean') or MEAN, np.float32)
-        self.std = np.asarray(found.get('std') or STD, np.float32)
+        # A preprocessor that is given no mean does not normalise.
+        mean, std = ((0.0,) * 3, (1.0,) * 3) if found else (MEAN, STD)
+        self.mean = np.asarray(found.get('mean') or mean, np.float32)
+        self.std = np.asarray(found.get('std') or std, np.float32)
         self.rgb = not found or bool(found.get('bgr_to_rgb') or found.get('to_rgb'))
         self.size = size
 
@@ -287,6 +315,22 @@ class ERFState:
                 'or delete it to start over'
             )
 
+    def left(self, paths: Sequence[Path]) -> list[Path]:
+        """Tell which of the images are not in the sum yet.
+
+        Raises:
+            ValueError: If the sum holds others.
+        """
+        names = [str(path) for path in paths]
+        foreign = [name for name in self.images if name not in names]
+        if foreign:
+            raise ValueError(
+                f'{self.path} holds {len(self.images)} images, {foreign[0]} among them, which this '
+                'run would not take: give the same --images and at least as large a --num, another '
+                '--out, or delete it to start over'
+            )
+        return [path for path in paths if str(path) not in self.images]
+
     @property
     def mean(self) -> np.ndarray:
         """Scores averaged over the images, of shape (H, W)."""
@@ -344,15 +388,7 @@ def effective_receptive_field(
     Raises:
         ValueError: If ``state`` has images that are not among ``paths``.
     """
-    names = [str(path) for path in paths]
-    foreign = [name for name in state.images if name not in names]
-    if foreign:
-        raise ValueError(
-            f'{state.path} holds {len(state.images)} images, {foreign[0]} among them, which this '
-            'run would not take: give the same --images and at least as large a --num, another '
-            '--out, or delete it to start over'
-        )
-    left = [path for path in paths if str(path) not in state.images]
+    left = state.left(paths)
     backbone = build().to(device) if left else None
     for path in left:
         state.add(str(path), *contribution_scores(backbone, read(path).to(device), point))

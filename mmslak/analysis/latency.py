@@ -89,6 +89,15 @@ def machine(device: str = 'cpu') -> str:
     return f'{name}, {torch.backends.cpu.get_cpu_capability()}'
 
 
+def check_device(device: str) -> None:
+    """Raise a ValueError where PyTorch has no such device."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f'--device {device} cannot be used here: {reason}') from error
+
+
 def progress_bar() -> Progress:
     """Make a bar with the time left, on standard error: results may go into a file."""
     return Progress(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
 
 #: toolbox (import name and default scope) -> the extra of this package that brings it.
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det', 'mmpretrain': 'pretrain'}
@@ -28,17 +29,24 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     under the old top-level ``data_root`` then lies under the new one.
 
     Args:
-        path (str or Path): A config file, old style or pure Python.
+        path (str or Path): A config file, old style or pure Python, or one that a toolbox brings
+            along, as ``mmpretrain::resnet/resnet50_8xb32_in1k.py``.
         options (dict, optional): Dotted keys and values, as of ``--cfg-options``.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ToolboxMissingError: If the config needs a toolbox that is not installed.
+        ValueError: If something else than a toolbox stands before ``::``.
     """
-    if not Path(path).is_file():
+    toolbox, of_toolbox, _ = str(path).partition('::')
+    if of_toolbox and toolbox not in EXTRAS:
+        raise ValueError(f'config {path}: before the :: belongs one of {", ".join(EXTRAS)}')
+    if of_toolbox and importlib.util.find_spec(toolbox) is None:
+        raise ToolboxMissingError(toolbox)
+    if not of_toolbox and not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist')
     try:
-        cfg = Config.fromfile(str(path))
+        cfg = get_config(str(path)) if of_toolbox else Config.fromfile(str(path))
     except (ImportError, KeyError) as error:
         for toolbox in EXTRAS:
             if toolbox in str(error) and importlib.util.find_spec(toolbox) is None:

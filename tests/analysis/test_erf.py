@@ -25,6 +25,7 @@ from mmslak.analysis.erf import (
     sample_images,
 )
 from mmslak.checkpoints import CheckpointError
+from mmslak.engine.config import load_config
 from mmslak.models import SLaK, SpatialMixing
 
 ROOT = Path(__file__).parents[2]
@@ -305,6 +306,30 @@ def test_recomputed_activations_change_no_score():
     assert first.max() > 0
 
 
+def test_vision_transformers_give_their_map():
+    pytest.importorskip('mmpretrain')
+    cfg = load_config('mmpretrain::deit/deit-small_4xb256_in1k.py')
+    cfg.model.backbone.arch = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8)
+    backbone = build_backbone(cfg)
+    scores, size = contribution_scores(backbone, torch.rand(1, 3, 64, 96))
+    assert size == (4, 6) and scores.max() > 0
+
+
+def test_pixels_are_normalised_as_the_config_says(tmp_path):
+    image = np.zeros((2, 2, 3), np.uint8)
+    image[..., 0] = 100  # red
+    Image.fromarray(image).save(tmp_path / 'red.png')
+
+    def channels(**preprocessor):
+        cfg = Config(dict(model=dict(data_preprocessor=preprocessor)))
+        return InputReader(cfg, 2)(tmp_path / 'red.png')[0, :, 0, 0].tolist()
+
+    # MMDetection's default: neither turned to RGB nor normalised.
+    assert channels(type='DetDataPreprocessor', pad_size_divisor=32) == [0, 0, 100]
+    assert channels(mean=[10, 0, 0], std=[2, 1, 1], bgr_to_rgb=True) == [45, 0, 0]
+    assert channels(mean=[10, 0, 0], std=[2, 1, 1]) == [-5, 0, 100]
+
+
 def test_command(tmp_path, monkeypatch, capsys, load_tool):
     tool = load_tool('analysis/erf.py')
     images = folder_of_images(tmp_path / 'images', 3)
@@ -344,8 +369,48 @@ def test_command(tmp_path, monkeypatch, capsys, load_tool):
         (('--num', '2', '--seed', '3'), 'another seed'),
         (('--num', '4'), 'from 1 to the 3 images'),
         (('--names', 'a', '--num', '2'), '--names must give 2 names'),
+        (('--device', 'nothing', '--num', '2'), '--device nothing cannot be used here'),
     ):
         with pytest.raises(SystemExit) as stopped:
             run(*options)
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_command_looks_at_all_models_before_it_begins(tmp_path, monkeypatch, capsys, load_tool):
+    tool = load_tool('analysis/erf.py')
+    images, checkpoint = folder_of_images(tmp_path / 'images', 2), tmp_path / 'c.pth'
+    good = tmp_path / 'good.py'
+    good.write_text(
+        "custom_imports = dict(imports=['mmslak'])\n"
+        "model = dict(backbone=dict(type='mmslak.SLaK', arch='nano', kernel_sizes=(7, 7, 7, 5)))\n"
+    )
+
+    def run(*models, num=1, options=()):
+        arguments = ['--images', images, '--size', '64', '--num', num, '--out', tmp_path / 'out']
+        monkeypatch.setattr('sys.argv', ['erf.py', *map(str, [*models, *arguments, *options])])
+        tool.main()
+
+    def refused(*arguments, **options):
+        with pytest.raises(SystemExit):
+            run(*arguments, **options)
+        return capsys.readouterr().err
+
+    torch.save(dict(state_dict={'other': torch.ones(1)}), checkpoint)
+    assert 'good.py: ' in refused(good, f'{good}={checkpoint}')
+    assert 'lies outside the last feature map' in refused(good, options=['--point', 2, 0])
+    assert 'names no checkpoint' in refused(good, f'{good}=')
+    assert not (tmp_path / 'out').exists()
+
+    # Training that goes on writes other weights under the same name, often as many bytes.
+    def save(seed):
+        torch.manual_seed(seed)
+        torch.save(dict(state_dict=SLaK('nano', (7, 7, 7, 5)).state_dict()), checkpoint)
+        return checkpoint.stat().st_size
+
+    size = save(1)
+    run(f'{good}={checkpoint}')
+    assert save(2) == size
+    assert 'another checkpoint: give another --out' in refused(f'{good}={checkpoint}', num=2)
+    save(1)
+    run(f'{good}={checkpoint}', num=2)

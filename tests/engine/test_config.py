@@ -320,3 +320,13 @@ def test_console_shows_what_a_person_reads():
     shown = ConsoleFormatter().format(record(table))
     assert 'wall' in shown and 'sky' not in shown and '2 classes' in shown
     assert 'WARNING' in ConsoleFormatter().format(record('careful', logging.WARNING))
+
+
+def test_config_that_a_toolbox_brings_along():
+    pytest.importorskip('mmseg')
+    cfg = load_config('mmseg::unet/unet-s5-d16_fcn_4xb4-40k_chase-db1-128x128.py')
+    assert cfg.model.backbone.type == 'UNet'
+    with pytest.raises(FileNotFoundError, match='nothing'):
+        load_config('mmseg::unet/nothing.py')
+    with pytest.raises(ValueError, match='before the :: belongs one of mmseg'):
+        load_config('torchvision::unet/nothing.py')

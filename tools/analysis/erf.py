@@ -11,6 +11,7 @@ ratios.md and ratios.json, the high-contribution area ratios of the paper's tabl
 """
 
 import argparse
+import hashlib
 import json
 import resource
 from functools import partial
@@ -35,10 +36,12 @@ from mmslak.analysis.erf import (
     area_ratio,
     backbone_settings,
     build_backbone,
+    check_backbone,
     effective_receptive_field,
     rescaled_log,
     sample_images,
 )
+from mmslak.analysis.latency import check_device
 from mmslak.engine.config import load_config
 from mmslak.engine.launch import guarded
 
@@ -50,8 +53,14 @@ def parse_model(text: str) -> tuple[Path, Path | None]:
 
     Raises:
         FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If nothing follows the equals sign.
     """
-    config, _, checkpoint = text.partition('=')
+    config, given, checkpoint = text.partition('=')
+    if given and not checkpoint:
+        raise ValueError(
+            f'{text} names no checkpoint: add one after the =, or leave the = out for the network '
+            'as it is initialised'
+        )
     if checkpoint and not Path(checkpoint).is_file():
         raise FileNotFoundError(f'checkpoint {checkpoint} does not exist')
     return Path(config), Path(checkpoint) if checkpoint else None
@@ -147,6 +156,7 @@ def main() -> None:
         raise ValueError(f'--size must be positive, got {args.size}')
     if not args.gamma > 0:
         raise ValueError(f'--gamma must be positive, got {args.gamma}')
+    check_device(args.device)
     paths = sample_images(args.images, args.num, args.seed)
     point = tuple(args.point) if args.point else None
     cfgs = [load_config(config, args.cfg_options) for config, _ in models]
@@ -154,13 +164,24 @@ def main() -> None:
     for name, cfg, (_, checkpoint) in zip(names, cfgs, models, strict=True):
         settings = dict(
             backbone=repr(backbone_settings(cfg)),
-            checkpoint=None if checkpoint is None else [str(checkpoint), checkpoint.stat().st_size],
+            # A path or a size would not tell a checkpoint from what training made of it later.
+            checkpoint=checkpoint and hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
             point=point,
             seed=args.seed,
             **InputReader(cfg, args.size).settings,
         )
         states.append(ERFState(args.out / f'{name}.npz', settings))
 
+    # How every parameter was initialised is no news here.
+    MMLogger.get_current_instance().setLevel('WARNING')
+    # What is wrong with the last model should not come out after hours with the first.
+    for cfg, state, (config, checkpoint) in zip(cfgs, states, models, strict=True):
+        if state.left(paths):
+            try:
+                backbone = build_backbone(cfg, checkpoint, args.seed)
+                check_backbone(backbone, (1, 3, args.size, args.size), point)
+            except ValueError as error:
+                raise ValueError(f'{config}: {error}') from error
     console = Console(width=110)
     columns = (
         TextColumn('{task.description}'),
@@ -168,8 +189,6 @@ def main() -> None:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    # How every parameter was initialised is no news here.
-    MMLogger.get_current_instance().setLevel('WARNING')
     maps = {}
     with Progress(*columns, console=console) as bar:
         task = bar.add_task('images', total=len(models) * len(paths))

@@ -17,7 +17,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor
 
-from mmslak.analysis.latency import compare, machine, print_table, progress_bar
+from mmslak.analysis.latency import check_device, compare, machine, print_table, progress_bar
 from mmslak.engine.launch import guarded
 from mmslak.ops import cpp, decomposed_conv2d, depthwise_conv2d
 
@@ -123,8 +123,7 @@ def main() -> None:
 
 def implementations(device: str) -> list[str]:
     """List what can be timed on ``device``, the peers first."""
-    if device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError('--device cuda needs a GPU, and PyTorch sees none here')
+    check_device(device)
     own = ['triton'] if device == 'cuda' else ['pytorch', *(['cpp'] if cpp.available() else [])]
     both = [f'{name}{layout}' for name in ('native', *own, 'auto') for layout in ('', LAST)]
     return [*both, *(['fft'] if device == 'cuda' else [])]

@@ -16,7 +16,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch import nn
 
-from mmslak.analysis.latency import compare, machine, print_table, progress_bar
+from mmslak.analysis.latency import check_device, compare, machine, print_table, progress_bar
 from mmslak.engine.config import ToolboxMissingError
 from mmslak.engine.launch import guarded
 from mmslak.models import SLaK
@@ -46,8 +46,7 @@ def main() -> None:
     parser.add_argument('--threads', type=int, default=torch.get_num_threads())
     parser.add_argument('--json', action='store_true', help='print a JSON list and nothing else')
     args = parser.parse_args()
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError('--device cuda needs a GPU, and PyTorch sees none here')
+    check_device(args.device)
     if (args.batch is None) != (args.size is None):
         raise ValueError('--batch and --size go together: give both or neither')
     torch.set_num_threads(args.threads)
