@@ -256,6 +256,16 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f'--{name} must be positive, got {value}')
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise ValueError('--device cuda needs a GPU that PyTorch can use, and there is none here')
+    if args.device:
+        # Each is timed only after everything has been counted: too late to be refused.
+        x = torch.zeros(1, 1, SMALL_KERNEL, SMALL_KERNEL, device=args.device)
+        for name in args.implementation:
+            try:
+                depthwise_conv2d(x, x, implementation=name)
+            except ValueError as error:
+                raise ValueError(
+                    f'--implementation {name} does not run with --device {args.device}: {error}'
+                ) from error
 
 
 @guarded

@@ -1,11 +1,12 @@
 """Rebuild the parameters and multiply-adds of the paper's tables from real models.
 
-    python tools/analysis/paper_tables.py --images ImageNet/val
+    python tools/analysis/paper_tables.py --images data/imagenet/val
 
 writes docs/paper_tables.md: for every row of tables 1, 2, 3, 4, 5, 7 and 8 the paper's numbers,
 ours and the difference. SNIP, which shares the paper's sparsity over the layers, scores images
 through the loss of the untrained network; without --images only the uniform allocation is
-counted. What SNIP found is kept in --cache, and a run that was stopped goes on from there.
+counted. What SNIP found is kept in --cache, and a run that was stopped goes on from there. Less
+than the whole, with --tables or without --images, replaces that file only if --out names it.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import shlex
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -31,6 +33,8 @@ from mmslak.engine.config import EXTRAS, ToolboxMissingError, load_config
 from mmslak.engine.launch import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Where the tables go without --out.
+DOCUMENT = ROOT / 'docs/paper_tables.md'
 #: Differences beyond this share of the paper's number are explained.
 FAR = 0.03
 
@@ -671,14 +675,11 @@ def table_lines(number: int, counts: list[dict[str, Count]]) -> list[str]:
 
 
 def contradiction_lines(found: Found) -> list[str]:
-    """Write where the paper's numbers speak against each other, and what ours say."""
-    lines = [
-        '## Where the paper contradicts itself',
-        '',
-        '| table | model | quantity | printed | by its other numbers | ours | because |',
-        '|---|---|---|---|---|---|---|',
-    ]
-    listed = set()
+    """Write where the paper's numbers speak against each other, and what ours say.
+
+    Empty where no such number is in the tables that were counted.
+    """
+    lines, listed = [], set()
     for item in contradictions():
         # The same network stands twice in table 4.
         if item.table not in found or item.how in listed:
@@ -695,7 +696,13 @@ def contradiction_lines(found: Found) -> list[str]:
             _digits(getattr(ours, item.quantity), item.quantity),
         ]
         lines.append('| ' + ' | '.join(map(str, [*cells, item.how])) + ' |')
+    if not lines:
+        return []
     return [
+        '## Where the paper contradicts itself',
+        '',
+        '| table | model | quantity | printed | by its other numbers | ours | because |',
+        '|---|---|---|---|---|---|---|',
         *lines,
         '',
         "The sums are of the paper's rounded numbers. Beside these:",
@@ -726,7 +733,7 @@ def summary(found: Found) -> str:
 INTRODUCTION = """\
 # The paper's tables, counted from real models
 
-Written by `python tools/analysis/paper_tables.py{options}`; changes belong there.
+Written by `{command}`; changes belong there.
 
 Each row is built from its config (this package's, MMPretrain's, MMDetection's; ResMLP is timm's
 through MMPretrain's wrapper) and counted as `tools/analysis/complexity.py` does: a multiply-add
@@ -745,42 +752,62 @@ the highest |g * w| of the whole classifier, which segmentors and detectors inhe
 """
 
 
+def command(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    """Write the command that makes this document, options at their defaults left out."""
+    words = ['python', 'tools/analysis/paper_tables.py']
+    for name in ('tables', 'images', 'num', 'seeds'):
+        value = getattr(args, name)
+        if value != parser.get_default(name):
+            values = value if isinstance(value, list) else [value]
+            words += [f'--{name}', *map(str, values)]
+    return shlex.join(words)
+
+
 @guarded
 def main() -> None:
     """Count, and write the document."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--tables', nargs='+', type=int, choices=list(TABLES), default=list(TABLES))
+    parser.add_argument(
+        '--tables', nargs='+', type=int, choices=list(TABLES), help='default: all of them'
+    )
     parser.add_argument(
         '--images', type=Path, metavar='DIR', help='class folders with images, for SNIP'
     )
     parser.add_argument('--num', type=int, default=8, help='images that SNIP scores, in one batch')
     parser.add_argument('--seeds', type=int, default=3, help='initialisations that SNIP scores')
     parser.add_argument('--cache', type=Path, default=Path('work_dirs/paper_tables/snip.json'))
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs/paper_tables.md')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='default: docs/paper_tables.md')
     args = parser.parse_args()
     for name in ('num', 'seeds'):
         if getattr(args, name) < 1:
             raise ValueError(f'--{name} must be positive, got {getattr(args, name)}')
+    if args.out is None and (args.tables or not args.images) and DOCUMENT.exists():
+        raise ValueError(
+            f'give --out FILE with --tables or without --images: {DOCUMENT} exists, and without '
+            '--out only a run of all tables with --images replaces it'
+        )
+    out = args.out or DOCUMENT
     for toolbox in EXTRAS:
         if importlib.util.find_spec(toolbox) is None:
             raise ToolboxMissingError(toolbox)
-    snip, options, about = None, '', ''
+    snip, about = None, ''
     if args.images:
         snip = Snip(labelled_images(args.images, args.num), args.seeds, args.cache)
-        options = f' --images ImageNet/val --num {args.num} --seeds {args.seeds}'
         about = SNIP_TEXT.format(num=args.num, seeds=args.seeds, s='s' * (args.seeds > 1))
     # Toolboxes tell how each network is initialised.
     MMLogger.get_instance('mmslak').setLevel(logging.WARNING)
-    numbers = sorted(set(args.tables))
+    numbers = sorted(set(args.tables or TABLES))
     found = count_tables(numbers, snip)
-    introduction = INTRODUCTION.format(options=options, snip=about, summary=summary(found))
+    introduction = INTRODUCTION.format(
+        command=command(args, parser), snip=about, summary=summary(found)
+    )
     lines = [introduction.strip(), '']
     lines += [line for number in numbers for line in table_lines(number, found[number])]
     lines += contradiction_lines(found)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text('\n'.join(lines), encoding='utf-8')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text('\n'.join(lines), encoding='utf-8')
     print(summary(found))
-    print(f'wrote {args.out}')
+    print(f'wrote {out}')
 
 
 if __name__ == '__main__':
