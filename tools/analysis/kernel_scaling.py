@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from mmslak.analysis.complexity import config_costs
-from mmslak.analysis.latency import compare, machine, progress_bar
+from mmslak.analysis.latency import check_device, compare, machine, progress_bar
 from mmslak.engine.config import load_config
 from mmslak.engine.launch import guarded
 from mmslak.ops import IMPLEMENTATIONS, decomposed_conv2d, depthwise_conv2d
@@ -254,9 +254,8 @@ def check(args: argparse.Namespace) -> None:
         values = value if isinstance(value, list) else [value]
         if any(number is not None and number < 1 for number in values):
             raise ValueError(f'--{name} must be positive, got {value}')
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise ValueError('--device cuda needs a GPU that PyTorch can use, and there is none here')
     if args.device:
+        check_device(args.device)
         # Each is timed only after everything has been counted: too late to be refused.
         x = torch.zeros(1, 1, SMALL_KERNEL, SMALL_KERNEL, device=args.device)
         for name in args.implementation:
