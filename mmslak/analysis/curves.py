@@ -1,6 +1,7 @@
 """Loss and score of trainings, as MMEngine wrote them down."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,8 +26,9 @@ Series = list[tuple[int, float]]
 def read_scalars(work_dir: str | Path) -> tuple[dict[str, Series], dict[str, Series]]:
     """Read what all runs in a work folder logged, of training and of validation.
 
-    A run that was resumed, or started again, takes the place of what earlier ones wrote from the
-    step on at which it begins.
+    A run that was resumed takes the place of what earlier ones wrote beyond the point of resuming;
+    one that was started again takes the place of all of it. Where it began is read from its log:
+    the first step it logged does not tell, as that depends on the interval of logging.
 
     Args:
         work_dir (str or Path): Folder that ``tools/train.py`` wrote, with a folder for each run.
@@ -37,7 +39,8 @@ def read_scalars(work_dir: str | Path) -> tuple[dict[str, Series], dict[str, Ser
         in epochs.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no run in it has logged anything.
+        FileNotFoundError: If there is no such folder, no run in it has logged anything, or a later
+            run has no log.
     """
     work_dir = Path(work_dir)
     train: dict[str, dict[int, float]] = {}
@@ -48,10 +51,16 @@ def read_scalars(work_dir: str | Path) -> tuple[dict[str, Series], dict[str, Ser
         # Only training has a learning rate; validation is timed, and lines of hooks are not.
         training = [line for line in lines if 'lr' in line]
         validation = [line for line in lines if 'lr' not in line and 'data_time' in line]
-        if training and _first(training) <= min((_start(s) for s in train.values()), default=0):
-            val.clear()
-        _join(train, training)
-        _join(val, validation)
+        if not training and not validation:
+            continue
+        if train or val:
+            resumed = _resumed(path.parents[1])
+            # Validation counts in epochs where they are logged with training's iterations.
+            by_epoch = bool(train.get('epoch')) or any('epoch' in line for line in training)
+            for series, unit in ((train, 'iter'), (val, 'epoch' if by_epoch else 'iter')):
+                _keep(series, resumed and resumed[unit])
+        _add(train, training)
+        _add(val, validation)
     if not train and not val:
         raise FileNotFoundError(
             f'{work_dir} holds no run that logged anything (no */vis_data/scalars.json): give the '
@@ -63,21 +72,30 @@ def read_scalars(work_dir: str | Path) -> tuple[dict[str, Series], dict[str, Ser
     )
 
 
-def _first(lines: list[dict]) -> int:
-    return min(line['step'] for line in lines)
+def _resumed(run: Path) -> dict[str, int] | None:
+    """Read after which epoch and iteration a run went on, or None where it started from nothing."""
+    logs = sorted(run.glob('*.log'))
+    if not logs:
+        raise FileNotFoundError(
+            f'{run} holds no log that tells where the run began: copy its .log file there, or move '
+            'the earlier runs out of the work folder'
+        )
+    for log in logs:
+        text = log.read_text(encoding='utf-8', errors='replace')
+        if found := re.search(r'resumed epoch: (\d+), iter: (\d+)', text):
+            return {'epoch': int(found[1]), 'iter': int(found[2])}
+    return None
 
 
-def _start(values: dict[int, float]) -> int:
-    return min(values, default=0)
-
-
-def _join(series: dict[str, dict[int, float]], lines: list[dict]) -> None:
-    """Add a later run's lines in the place of all from its first step on."""
-    if not lines:
-        return
+def _keep(series: dict[str, dict[int, float]], last: int | None) -> None:
+    """Leave out what comes after a step, or all where there is none."""
     for values in series.values():
-        for step in [step for step in values if step >= _first(lines)]:
+        for step in [step for step in values if last is None or step > last]:
             del values[step]
+
+
+def _add(series: dict[str, dict[int, float]], lines: list[dict]) -> None:
+    """Add the numbers of a run's lines."""
     for line in lines:
         for name, value in line.items():
             if isinstance(value, (int, float)) and name != 'step':

@@ -14,10 +14,18 @@ from mmslak.analysis.curves import moving_average, read_scalars, score_name
 ROOT = Path(__file__).parents[2]
 
 
-def write_run(work_dir, name, lines):
+def write_run(work_dir, name, lines, resumed=None):
+    """Write a run as MMEngine does; its log names the epoch and iteration it was resumed at."""
     folder = work_dir / name / 'vis_data'
     folder.mkdir(parents=True)
     (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)) + '\n')
+    log = ['2026/01/01 00:00:00 - mmengine - INFO - Load checkpoint from iter_30.pth']
+    if resumed is not None:
+        epoch, iteration = resumed
+        log.append(
+            f'2026/01/01 00:00:01 - mmengine - INFO - resumed epoch: {epoch}, iter: {iteration}'
+        )
+    (folder.parent / f'{name}.log').write_text('\n'.join(log) + '\n')
 
 
 def step(number, loss, **more):
@@ -33,23 +41,79 @@ def test_resumed_run_takes_over_where_it_begins(tmp_path):
         tmp_path,
         '20260101_000000',
         # Lines of hooks are of neither kind.
-        [{'density/a': 0.6, 'step': 1}, step(10, 5.0), step(20, 4.0), score(20, 30.0)]
-        + [step(30, 3.0), step(40, 9.0), score(40, 10.0), step(50, 9.5)],
+        [{'density/a': 0.6, 'step': 1}, step(10, 5.0), step(20, 4.0), step(30, 3.0)]
+        + [score(30, 30.0), step(40, 9.0), score(40, 10.0), step(50, 9.5)],
     )
-    # Resumed from a checkpoint at 30: what came after it did not happen.
-    write_run(tmp_path, '20260102_000000', [{'density/a': 0.6, 'step': 1}, step(40, 2.0)])
+    # Resumed from a checkpoint at 30: what came after it did not happen, but the score at 30 did.
+    later = [{'density/a': 0.6, 'step': 1}, step(40, 2.0)]
+    write_run(tmp_path, '20260102_000000', later, resumed=(0, 30))
     train, val = read_scalars(tmp_path)
     assert train['loss'] == [(10, 5.0), (20, 4.0), (30, 3.0), (40, 2.0)]
-    assert val['mIoU'] == [(20, 30.0), (40, 10.0)]
-    write_run(tmp_path, '20260103_000000', [step(50, 1.0), score(40, 44.0)])
+    assert val['mIoU'] == [(30, 30.0)]
+    write_run(tmp_path, '20260103_000000', [step(50, 1.0), score(50, 44.0)], resumed=(0, 40))
     train, val = read_scalars(tmp_path)
     assert train['loss'][-2:] == [(40, 2.0), (50, 1.0)]
-    assert val['mIoU'] == [(20, 30.0), (40, 44.0)]
+    assert val['mIoU'] == [(30, 30.0), (50, 44.0)]
     assert 'density/a' not in train and 'density/a' not in val
     # Started again from nothing: all before is forgotten.
     write_run(tmp_path, '20260104_000000', [step(10, 7.0)])
     train, val = read_scalars(tmp_path)
     assert train['loss'] == [(10, 7.0)] and val == {}
+
+
+@pytest.mark.parametrize(
+    ('resumed', 'kept', 'scores'),
+    [
+        (None, [], []),
+        ((0, 25), [10, 20], [(10, 1.0)]),
+        ((0, 40), [10, 20, 30], [(10, 1.0), (30, 3.0)]),
+    ],
+)
+def test_first_logged_step_does_not_tell_where_a_run_began(tmp_path, resumed, kept, scores):
+    """With a larger interval of logging, all of these begin with a line at step 50."""
+    earlier = [step(10, 5.0), score(10, 1.0), step(20, 4.0), step(30, 3.0), score(30, 3.0)]
+    write_run(tmp_path, '20260101_000000', earlier)
+    write_run(tmp_path, '20260102_000000', [step(50, 2.0), step(100, 1.0)], resumed=resumed)
+    train, val = read_scalars(tmp_path)
+    assert [number for number, _ in train['loss']] == [*kept, 50, 100]
+    assert val.get('mIoU', []) == scores
+
+
+def test_resumed_run_takes_over_by_epochs(tmp_path):
+    """Three epochs of 25 iterations, logged every 10, then the third one again."""
+    numbers = {1: (10, 20), 2: (35, 45), 3: (60, 70)}
+    lines = [
+        line
+        for epoch, steps in numbers.items()
+        for line in [*(step(i, 9.0, epoch=epoch) for i in steps), score(epoch, 10.0 * epoch)]
+    ]
+    write_run(tmp_path, '20260101_000000', lines)
+    write_run(tmp_path, '20260102_000000', [step(60, 1.0, epoch=3)], resumed=(2, 50))
+    train, val = read_scalars(tmp_path)
+    assert train['loss'] == [(10, 9.0), (20, 9.0), (35, 9.0), (45, 9.0), (60, 1.0)]
+    assert val['mIoU'] == [(1, 10.0), (2, 20.0)]
+    # Validated, but stopped before it logged its training: it counts from where it was resumed.
+    write_run(tmp_path, '20260103_000000', [score(2, 22.0)], resumed=(1, 25))
+    train, val = read_scalars(tmp_path)
+    assert train['loss'] == [(10, 9.0), (20, 9.0)]
+    assert val['mIoU'] == [(1, 10.0), (2, 22.0)]
+
+
+def test_run_that_logged_nothing_changes_nothing(tmp_path):
+    write_run(tmp_path, '20260101_000000', [step(10, 5.0), score(10, 1.0)])
+    write_run(tmp_path, '20260102_000000', [{'density/a': 0.6, 'step': 1}])
+    train, val = read_scalars(tmp_path)
+    assert train['loss'] == [(10, 5.0)] and val['mIoU'] == [(10, 1.0)]
+
+
+def test_only_a_later_run_needs_its_log(tmp_path):
+    for name in ('20260101_000000', '20260102_000000'):
+        if name > '20260101_000000':
+            assert read_scalars(tmp_path)[0]['loss'] == [(10, 5.0)]
+        write_run(tmp_path, name, [step(10, 5.0)])
+        (tmp_path / name / f'{name}.log').unlink()
+    with pytest.raises(FileNotFoundError, match=r'20260102_000000 holds no log .* \.log file'):
+        read_scalars(tmp_path)
 
 
 def test_folder_without_runs(tmp_path):
@@ -113,6 +177,56 @@ def test_command(tmp_path, capsys, run_tool):
             run_tool(*arguments)
         assert stopped.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_run_has_one_colour_in_both_panels(load_tool):
+    """The first run was not validated yet, the last one logged no training."""
+    tool = load_tool('analysis/plot_curves.py')
+    loss, miou = {'loss': [(1, 2.0), (2, 1.0)]}, {'mIoU': [(2, 40.0)]}
+    runs = {'new': (loss, {}), 'old': (loss, miou), 'older': (loss, miou), 'bare': ({}, miou)}
+    figure = tool.draw_runs(runs, 'loss', 'mIoU', None)
+    train, val = (
+        {
+            line.get_label(): line.get_color()
+            for line in panel.get_lines()
+            if line.get_label() in runs
+        }
+        for panel in figure.axes
+    )
+    assert list(train) == ['new', 'old', 'older'] and list(val) == ['old', 'older', 'bare']
+    colours = train | val
+    assert {name: colours[name] for name in train} == train
+    assert len(set(colours.values())) == 4
+    legend = figure.axes[0].get_legend()
+    named = [text.get_text() for text in legend.get_texts()]
+    assert dict(zip(named, [h.get_color() for h in legend.legend_handles], strict=True)) == colours
+    assert named == ['new', 'old', 'older', 'bare']
+    # Without any validation there is one panel.
+    figure = tool.draw_runs({'new': (loss, {})}, 'loss', None, None)
+    assert [panel.get_title() for panel in figure.axes] == ['Training loss']
+
+
+def test_table_has_scores_only_where_a_run_was_validated(load_tool):
+    tool = load_tool('analysis/plot_curves.py')
+    loss, miou = {'loss': [(1, 2.0), (2, 1.0)]}, {'mIoU': [(1, 40.0), (2, 30.0)]}
+
+    def content(table):
+        return {column.header: list(column.cells) for column in table.columns}
+
+    table = tool.ends({'new': (loss, {}), 'bare': ({}, {})}, 'loss', None)
+    assert content(table) == {
+        'run': ['new', 'bare'],
+        'iterations': ['2', '-'],
+        'last loss': ['1', '-'],
+    }
+    table = tool.ends({'new': (loss, {}), 'old': (loss, miou)}, 'loss', 'mIoU')
+    assert content(table) == {
+        'run': ['new', 'old'],
+        'iterations': ['2', '2'],
+        'last loss': ['1', '1'],
+        'last mIoU': ['-', '30'],
+        'best mIoU': ['-', '40'],
+    }
 
 
 @pytest.mark.slow
