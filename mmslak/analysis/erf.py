@@ -77,7 +77,7 @@ def _output(
         found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(
             f'the backbone returns {found} where a feature map of shape (N, C, H, W) is needed: '
-            'change what it returns in its config (such as model.backbone.out_type=featmap)'
+            'choose options of model.backbone with which it returns one, or another backbone'
         )
     height, width = features.shape[-2:]
     x, y = (width // 2, height // 2) if point is None else point
