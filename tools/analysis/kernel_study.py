@@ -219,7 +219,7 @@ def orderings(scores: dict[str, dict[int, float]], args: argparse.Namespace) -> 
     smallest, largest = min(args.kernels), max(args.kernels)
     table = Table(
         'compared with the same seed',
-        title='Difference in mIoU: mean ± its standard error (pairs in favour of pairs)',
+        title='Difference in mIoU: mean ± standard error (pairs in favour)',
     )
     for data in args.sets:
         table.add_column(data, justify='right')
