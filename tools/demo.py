@@ -18,9 +18,10 @@ from rich.table import Table
 
 from mmslak.analysis import picture_sheet
 from mmslak.analysis.complexity import weight_uses
-from mmslak.datasets import write_sample_data
-from mmslak.engine.launch import UNTRAINED, guarded, run
+from mmslak.cli.run import UNTRAINED, run
+from mmslak.console import guarded
 from mmslak.models import SLaK
+from mmslak.sample_data import write_sample_data
 from mmslak.sparsity import unpack_masks
 
 CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mmslak.analysis import picture_sheet
-from mmslak.datasets import write_sample_data
-from mmslak.engine.launch import UNTRAINED, guarded, run
+from mmslak.cli.run import UNTRAINED, run
+from mmslak.console import guarded
+from mmslak.sample_data import write_sample_data
 
 CASCADE = 'configs/sample/cascade_mask_rcnn_slak_nano_coco.py'
 FASTER = 'configs/sample/faster_rcnn_slak_nano_voc.py'

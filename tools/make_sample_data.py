@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mmslak.datasets import LAYOUTS, write_sample_data
+from mmslak.sample_data import LAYOUTS, write_sample_data
 
 
 def parse_args(argv=None):

@@ -9,7 +9,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mmslak.engine.launch import guarded
+from mmslak.console import guarded
 
 SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif'}
 #: Images of one transaction.

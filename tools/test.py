@@ -3,7 +3,8 @@
 python tools/test.py configs/upernet_slak_t_ade20k.py CHECKPOINT --show-dir pictures
 """
 
-from mmslak.engine.launch import guarded, run
+from mmslak.cli.run import run
+from mmslak.console import guarded
 
 if __name__ == '__main__':
     guarded(run)('test')

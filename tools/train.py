@@ -3,7 +3,8 @@
 python tools/train.py configs/upernet_slak_t_ade20k.py --work-dir work_dirs/slak_t
 """
 
-from mmslak.engine.launch import guarded, run
+from mmslak.cli.run import run
+from mmslak.console import guarded
 
 if __name__ == '__main__':
     guarded(run)('train')

@@ -118,7 +118,7 @@ def config_costs(
         shape (tuple[int, int]): Height and width of the one image, in pixels.
         sparsity (float): Share of the backbone's weights left out.
         kept (Mapping[str, int], optional): How many weights each layer keeps, by the name of
-            the weight, such as from :func:`mmslak.analysis.allocation.snip_allocation`, instead
+            the weight, such as from :func:`mmslak.analysis.snip_on_images.snip_allocation`, instead
             of the same share. What it has of another head counts nothing here.
 
     Returns:

@@ -3,7 +3,6 @@
 import ctypes
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,9 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 _STATUS = Path('/proc/self/status')
 
@@ -96,23 +92,6 @@ def check_device(device: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f'--device {device} cannot be used here: {reason}') from error
-
-
-def progress_bar() -> Progress:
-    """Make a bar with the time left, on standard error: results may go into a file."""
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-
-
-def print_table(table: Table) -> None:
-    """Print a table, in its full width where the output is not a terminal."""
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _wait(device: str) -> None:

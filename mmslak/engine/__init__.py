@@ -1,12 +1,16 @@
-"""What plugs into MMEngine: thin, calling the packages beside it."""
+"""What plugs into MMEngine: hooks, optimiser wrappers, a metric and a runner."""
 
-from .amp import AmpOptimWrapper
-from .checkpoint import CheckpointFitHook, PlainCheckpointHook, RandomStateHook
-from .detections import DetectionResults
-from .finish import FinishTrainingHook, recompute_statistics
-from .layer_decay import LearningRateDecayOptimWrapperConstructor
-from .sparsity import DynamicSparsityHook
-from .throughput import ThroughputHook
+from .hooks import (
+    CheckpointFitHook,
+    DynamicSparsityHook,
+    FinishTrainingHook,
+    PlainCheckpointHook,
+    RandomStateHook,
+    ThroughputHook,
+    recompute_statistics,
+)
+from .metrics import DetectionResults
+from .optim import AmpOptimWrapper, LearningRateDecayOptimWrapperConstructor
 
 __all__ = [
     'AmpOptimWrapper',

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 
-from ..datasets.images import BadImageError, check_images, no_image_left
+from ..validation.images import BadImageError, check_images, no_image_left
 
 # What MMEngine logs for the record; in the log file, but not on the terminal.
 _RECORD_ONLY = re.compile(

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..registry import MODELS
 from .large_kernel import SpatialMixing, check_kernels
+from .layer_depth import layer_depth
 
 #: name -> depths and base widths of the four stages (paper, section 4.1). ``nano`` is this
 #: package's own, for demonstrations and tests.
@@ -27,7 +28,6 @@ ARCHS = {
 WIDTH_FACTOR = 1.3
 #: Strides 4, 8, 16 and 32: below this side the last map would be empty.
 MIN_SIZE = 32
-DECAY_TYPES = ('layer_wise', 'stage_wise')
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -351,33 +351,6 @@ class SLaK(BaseModule):
         # The deepest layer is 6 for a third stage of 9 blocks and 12 for one of 27.
         deepest = 4 + (self.depths[2] - 1) // 3
         return layer_depth(param_name, prefix, deepest, decay_type)
-
-
-def layer_depth(
-    param_name: str, prefix: str, deepest: int, decay_type: str = 'layer_wise'
-) -> tuple[int, int]:
-    """Group and number of groups of a parameter of a ConvNeXt-like backbone.
-
-    See :meth:`SLaK.get_layer_depth`; ``deepest`` is the group of the last stage.
-    """
-    if decay_type not in DECAY_TYPES:
-        allowed = ', '.join(map(repr, DECAY_TYPES))
-        raise ValueError(f'decay_type must be one of {allowed}, got {decay_type!r}')
-    groups = deepest + 2
-    if not param_name.startswith(prefix):
-        return groups - 1, groups
-    parts = param_name[len(prefix) :].split('.')
-    if parts[0] == 'downsample_layers':
-        group = (0, 2, 3, deepest)[int(parts[1])] if decay_type == 'layer_wise' else 0
-    elif parts[0] == 'stages':
-        stage, block = int(parts[1]), int(parts[2])
-        if decay_type == 'layer_wise':
-            group = (1, 2, 3 + block // 3, deepest)[stage]
-        else:
-            group = stage + 1
-    else:
-        group = groups - 1
-    return group, groups
 
 
 def _with_default_init(init_cfg: dict | list | None) -> list:

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from mmslak.analysis.complexity import config_costs, multiply_adds, sparse_weights, weight_uses
-from mmslak.engine.config import load_config
+from mmslak.cli.config import load_config
 from mmslak.models import SLaK
 from mmslak.sparsity import allocate, select_targets
 

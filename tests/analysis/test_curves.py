@@ -232,8 +232,8 @@ def test_table_has_scores_only_where_a_run_was_validated(load_tool):
 @pytest.mark.slow
 def test_real_runs_resumed(tmp_path, monkeypatch, run_tool):
     pytest.importorskip('mmseg')
-    from mmslak.datasets import write_sample_data
-    from mmslak.engine.launch import run
+    from mmslak.cli.run import run
+    from mmslak.sample_data import write_sample_data
 
     monkeypatch.chdir(ROOT)
     write_sample_data(tmp_path / 'sample', images=5, size=64)

@@ -25,7 +25,7 @@ from mmslak.analysis.erf import (
     sample_images,
 )
 from mmslak.checkpoints import CheckpointError
-from mmslak.engine.config import load_config
+from mmslak.cli.config import load_config
 from mmslak.models import SLaK, SpatialMixing
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmslak.checkpoints import CheckpointError, merge_checkpoint
-from mmslak.engine.config import load_config
+from mmslak.cli.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = dict(arch='nano', kernel_sizes=(13, 11, 9, 7))

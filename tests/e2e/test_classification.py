@@ -11,9 +11,9 @@ import pytest
 import torch
 
 pytest.importorskip('mmpretrain')
-from mmslak.datasets import write_sample_data
-from mmslak.engine.config import load_config
+from mmslak.cli.config import load_config
 from mmslak.models import SLaK
+from mmslak.sample_data import write_sample_data
 
 ROOT = Path(__file__).parents[2]
 PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))

@@ -13,10 +13,10 @@ import torch
 pytest.importorskip('mmdet')
 from mmengine.registry import init_default_scope
 
-from mmslak.datasets import COCO_CATEGORY_IDS, THING_CLASSES, write_sample_data
-from mmslak.datasets.images import BadImageError
-from mmslak.engine.config import load_config
-from mmslak.engine.launch import run
+from mmslak.cli.config import load_config
+from mmslak.cli.run import run
+from mmslak.sample_data import COCO_CATEGORY_IDS, THING_CLASSES, write_sample_data
+from mmslak.validation.images import BadImageError
 
 ROOT = Path(__file__).parents[2]
 COCO = str(ROOT / 'configs/sample/cascade_mask_rcnn_slak_nano_coco.py')

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 pytest.importorskip('mmseg')
-from mmslak.datasets import write_sample_data
+from mmslak.sample_data import write_sample_data
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'

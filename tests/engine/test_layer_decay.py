@@ -82,7 +82,9 @@ def test_other_backbones_of_mmpretrain():
 
 def test_table_is_printed(monkeypatch):
     shown = []
-    monkeypatch.setattr('mmslak.engine.layer_decay.print_log', lambda text, **_: shown.append(text))
+    monkeypatch.setattr(
+        'mmslak.engine.optim.layer_decay.print_log', lambda text, **_: shown.append(text)
+    )
     wrapper(Model(SLaK('nano')), decay_rate=0.5)
     (text,) = shown
     for word in ('layer_wise', 'lr scale', 'stages.2', 'head', '0.0312'):

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mmslak.analysis.complexity import SHAPES, config_costs, config_sparsity, sparse_weights
-from mmslak.datasets.checks import check_datasets
-from mmslak.engine.config import load_config
-from mmslak.engine.launch import guarded
-from mmslak.engine.sparsity import score_training_batch
+from mmslak.cli.config import load_config
+from mmslak.console import guarded
+from mmslak.engine.hooks.dynamic_sparsity import score_training_batch
 from mmslak.sparsity import allocate
+from mmslak.validation.layouts import check_datasets
 
 #: config -> the paper's parameters in millions and multiply-adds in G (tables 1 to 5).
 PAPER = {

@@ -42,8 +42,8 @@ from mmslak.analysis.erf import (
     sample_images,
 )
 from mmslak.analysis.latency import check_device
-from mmslak.engine.config import load_config
-from mmslak.engine.launch import guarded
+from mmslak.cli.config import load_config
+from mmslak.console import guarded
 
 SCALES = {'log': rescaled_log, 'raw': lambda scores: scores}
 

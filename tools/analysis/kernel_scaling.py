@@ -25,9 +25,9 @@ from rich.table import Table
 from torch import Tensor
 
 from mmslak.analysis.complexity import config_costs
-from mmslak.analysis.latency import check_device, compare, machine, progress_bar
-from mmslak.engine.config import load_config
-from mmslak.engine.launch import guarded
+from mmslak.analysis.latency import check_device, compare, machine
+from mmslak.cli.config import load_config
+from mmslak.console import guarded, progress_bar
 from mmslak.ops import IMPLEMENTATIONS, decomposed_conv2d, depthwise_conv2d
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,18 +23,18 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
-from mmslak.analysis.latency import machine, progress_bar
-from mmslak.datasets import write_sample_data
-from mmslak.datasets.scenes import classes_of
-from mmslak.engine.launch import guarded
-from mmslak.engine.study import (
+from mmslak.analysis.latency import machine
+from mmslak.cli.study import (
     Training,
     mean_and_spread,
     paired_differences,
     run_study,
     summarise,
 )
+from mmslak.console import guarded, progress_bar
 from mmslak.models import MODES, SLaK
+from mmslak.sample_data import write_sample_data
+from mmslak.sample_data.scenes import classes_of
 
 CONFIG = 'configs/sample/kernel_study_nano_ade20k.py'
 HOOK = 'custom_hooks.0'

@@ -27,10 +27,10 @@ from mmengine.registry import MODELS
 from rich.progress import Progress, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from mmslak.analysis.allocation import labelled_images, snip_allocation
 from mmslak.analysis.complexity import SHAPES, config_costs
-from mmslak.engine.config import EXTRAS, ToolboxMissingError, load_config
-from mmslak.engine.launch import guarded
+from mmslak.analysis.snip_on_images import labelled_images, snip_allocation
+from mmslak.cli.config import EXTRAS, ToolboxMissingError, load_config
+from mmslak.console import guarded
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Where the tables go without --out.

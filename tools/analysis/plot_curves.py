@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmslak.analysis.curves import Series, moving_average, read_scalars, score_name
-from mmslak.engine.launch import guarded
+from mmslak.console import guarded
 
 #: Of each run, by name, what it logged of training and of validation.
 Runs = dict[str, tuple[dict[str, Series], dict[str, Series]]]

@@ -15,7 +15,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
-from mmslak.engine.launch import guarded
+from mmslak.console import guarded
 
 
 def read_scalars(work_dir: Path) -> dict[str, list[tuple[int, float]]]:

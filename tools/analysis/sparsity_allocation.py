@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from mmslak.analysis.allocation import image_batch, labelled_images
 from mmslak.analysis.complexity import weight_uses
-from mmslak.engine.launch import guarded
+from mmslak.analysis.snip_on_images import image_batch, labelled_images
+from mmslak.console import guarded
 from mmslak.models import SLaK
 from mmslak.models.slak import ARCHS
 from mmslak.sparsity import allocate, select_targets, snip_scores

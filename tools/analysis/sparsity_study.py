@@ -15,9 +15,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmslak.datasets import write_sample_data
-from mmslak.engine.launch import guarded
-from mmslak.engine.study import Training, mean_and_spread, run_study, summarise
+from mmslak.cli.study import Training, mean_and_spread, run_study, summarise
+from mmslak.console import guarded
+from mmslak.sample_data import write_sample_data
 
 CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'
 HOOK = 'custom_hooks.0'

@@ -17,8 +17,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor
 
-from mmslak.analysis.latency import check_device, compare, machine, print_table, progress_bar
-from mmslak.engine.launch import guarded
+from mmslak.analysis.latency import check_device, compare, machine
+from mmslak.console import guarded, print_table, progress_bar
 from mmslak.ops import cpp, decomposed_conv2d, depthwise_conv2d
 
 #: (N, C, H, W) of the map and M of the kernels.

@@ -16,9 +16,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch import nn
 
-from mmslak.analysis.latency import check_device, compare, machine, print_table, progress_bar
-from mmslak.engine.config import ToolboxMissingError
-from mmslak.engine.launch import guarded
+from mmslak.analysis.latency import check_device, compare, machine
+from mmslak.cli.config import ToolboxMissingError
+from mmslak.console import guarded, print_table, progress_bar
 from mmslak.models import SLaK
 from mmslak.ops import LargeKernelConv2d
 

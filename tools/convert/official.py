@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmslak.checkpoints import from_official, read_checkpoint
-from mmslak.engine.launch import guarded
+from mmslak.console import guarded
 
 
 @guarded

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from mmslak.checkpoints import read_checkpoint, to_official
-from mmslak.engine.launch import guarded
+from mmslak.console import guarded
 
 
 @guarded

@@ -12,8 +12,8 @@ import torch
 from mmengine.config import DictAction
 
 from mmslak.checkpoints import merge_checkpoint, read_checkpoint
-from mmslak.engine.config import load_config
-from mmslak.engine.launch import guarded
+from mmslak.cli.config import load_config
+from mmslak.console import guarded
 
 
 @guarded

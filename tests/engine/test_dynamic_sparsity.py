@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmslak
-from mmslak.engine.sparsity import STATE
+from mmslak.engine.hooks.dynamic_sparsity import STATE
 from mmslak.sparsity import unpack_masks
 
 ARCH = dict(depths=(1, 1, 1, 1), widths=(8, 8, 12, 16))
@@ -166,7 +166,7 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, grow, killed_at)
 
 @mmslak.registry.HOOKS.register_module(force=True)
 @mmslak.registry.MMENGINE_HOOKS.register_module(force=True)
-class StopAt(mmslak.engine.sparsity.Hook):
+class StopAt(mmslak.engine.hooks.dynamic_sparsity.Hook):
     priority = 'LOWEST'
 
     def __init__(self, at):

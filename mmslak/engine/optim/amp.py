@@ -5,7 +5,7 @@ from mmengine.device import get_device
 from mmengine.optim import AmpOptimWrapper as MMEngineAmpOptimWrapper
 from mmengine.optim import OptimWrapper
 
-from ..registry import OPTIM_WRAPPERS
+from ...registry import OPTIM_WRAPPERS
 
 
 @OPTIM_WRAPPERS.register_module()

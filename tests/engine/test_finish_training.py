@@ -16,10 +16,10 @@ pytest.importorskip('mmpretrain')
 from mmengine.config import Config, DictAction
 
 from mmslak.analysis.complexity import config_costs, config_sparsity
-from mmslak.datasets.checks import check_datasets
+from mmslak.cli.config import load_config, process_count, set_effective_batch
 from mmslak.engine import FinishTrainingHook, ThroughputHook, recompute_statistics
-from mmslak.engine.config import load_config, process_count, set_effective_batch
-from mmslak.engine.throughput import bottleneck
+from mmslak.engine.hooks.throughput import bottleneck
+from mmslak.validation.layouts import check_datasets
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / 'docs/pretraining.md').read_text()
@@ -245,7 +245,8 @@ import sys, torch
 from mmengine.dist import all_gather, get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, DATASETS
-from mmslak.engine.launch import guarded, run
+from mmslak.cli.run import run
+from mmslak.console import guarded
 
 @HOOKS.register_module()
 class Watch(Hook):
@@ -278,7 +279,7 @@ guarded(run)('train', sys.argv[1:-1])
 @pytest.mark.slow
 def test_one_and_two_processes_take_the_same_step(tmp_path):
     """Batch 1 each, so that batch norms see the same batches whoever computes them."""
-    from mmslak.datasets import write_sample_data
+    from mmslak.sample_data import write_sample_data
 
     write_sample_data(tmp_path / 'sample', images=40, size=64)
     (tmp_path / 'step.py').write_text(STEP)
@@ -380,7 +381,7 @@ def test_bottleneck(waiting, computing, workers, expected):
 def test_speed_line(wait, expected, monkeypatch):
     """A clock of our own: each step waits ``wait`` seconds, then computes one."""
     clock = [0.0]
-    monkeypatch.setattr('mmslak.engine.throughput.time.perf_counter', lambda: clock[0])
+    monkeypatch.setattr('mmslak.engine.hooks.throughput.time.perf_counter', lambda: clock[0])
     lines = []
 
     class Loader:

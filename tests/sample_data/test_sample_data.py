@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmslak.datasets import (
+from mmslak.sample_data import (
     CONTEXT_APPEARANCES,
     CONTEXT_CUES,
     LAYOUTS,

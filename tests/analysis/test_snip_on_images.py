@@ -10,8 +10,8 @@ from PIL import Image
 pytest.importorskip('mmpretrain')
 from mmengine.registry import MODELS, DefaultScope
 
-from mmslak.analysis.allocation import image_batch, labelled_images, snip_allocation
-from mmslak.engine.config import load_config
+from mmslak.analysis.snip_on_images import image_batch, labelled_images, snip_allocation
+from mmslak.cli.config import load_config
 
 ROOT = Path(__file__).parents[2]
 

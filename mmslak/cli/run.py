@@ -1,18 +1,16 @@
 """From a command line to a run: what ``tools/train.py`` and ``tools/test.py`` share."""
 
 import argparse
-import functools
 import json
 import logging
 import os
-import sys
-import warnings
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
-from ..datasets.checks import check_datasets, read_categories
+from ..engine.runner import Runner
+from ..validation.layouts import check_datasets, read_categories
 from .config import (
     default_work_dir,
     enable_amp,
@@ -91,32 +89,6 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
     return parser
 
 
-def guarded(main):
-    """Turn what a user can put right into one clear message, without a traceback."""
-
-    @functools.wraps(main)
-    def run_guarded(*args):
-        warnings.filterwarnings('ignore', category=UserWarning)
-        warnings.filterwarnings('ignore', category=FutureWarning)
-        warnings.filterwarnings('ignore', category=DeprecationWarning)
-        try:
-            main(*args)
-        except (ValueError, FileNotFoundError, ImportError) as error:
-            if os.environ.get('MMSLAK_TRACEBACK'):
-                raise
-            print(f'error: {error}', file=sys.stderr)
-            print('(MMSLAK_TRACEBACK=1 shows where)', file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print(
-                '\ninterrupted; the same command goes on, a training with --resume added',
-                file=sys.stderr,
-            )
-            sys.exit(130)
-
-    return run_guarded
-
-
 def run(task: str, arguments: list[str] | None = None) -> dict:
     """Run ``task`` as its command line would, and print where everything went.
 
@@ -158,9 +130,6 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     prepare(cfg, args.launcher)
     if task == 'test' or cfg.get('resume'):
         cfg.default_hooks.checkpoint_fit = dict(type='mmslak.CheckpointFitHook')
-
-    # Toolboxes take seconds to import; what can be wrong above is told before that.
-    from .runner import Runner
 
     runner = Runner.from_cfg(cfg)
     log = runner.logger

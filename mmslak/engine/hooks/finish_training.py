@@ -1,22 +1,21 @@
 """What is done once training has ended: batch norm statistics, final scores, small files."""
 
 import json
-from collections.abc import Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..registry import HOOKS
-from .sparsity import DynamicSparsityHook
+from ...console import table_text
+from ...registry import HOOKS
+from .dynamic_sparsity import DynamicSparsityHook
+from .precise_bn import recompute_statistics
 
 #: File with the scores, in the work folder.
 SCORES = 'final_scores.json'
@@ -120,48 +119,6 @@ def _swapped(average: EMAHook | None):
             average._swap_ema_parameters()
 
 
-@torch.no_grad()
-def recompute_statistics(model: nn.Module, loader: Iterable, batches: int | None = None) -> int:
-    """Compute the running statistics of all batch norms anew, weights held fixed.
-
-    Each becomes the plain average over batches of the batch's mean and variance, over all
-    processes. Everything but the batch norms is in evaluation mode: no drop path, no Mixup.
-
-    Args:
-        model (nn.Module): With a ``data_preprocessor``, as MMEngine's models have.
-        loader (Iterable): Training data.
-        batches (int, optional): Stop after as many. Default: one pass.
-
-    Returns:
-        int: Batches used by this process; 0 where there is no batch norm.
-    """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    if not norms:
-        return 0
-    training, momenta = model.training, [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        # A cumulative average instead of an exponential one.
-        norm.momentum = None
-        norm.train()
-    used = 0
-    try:
-        for data in loader:
-            model(**model.data_preprocessor(data, False), mode='tensor')
-            used += 1
-            if used == batches:
-                break
-    finally:
-        model.train(training)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-    for norm in norms:
-        all_reduce(norm.running_mean, 'mean')
-        all_reduce(norm.running_var, 'mean')
-    return used
-
-
 def _table(rows: dict[str, dict]) -> str:
     table = Table('model', box=SIMPLE)
     columns = [key for key in next(iter(rows.values())) if key != 'file']
@@ -170,7 +127,4 @@ def _table(rows: dict[str, dict]) -> str:
     table.add_column('weights and masks')
     for name, row in rows.items():
         table.add_row(name, *(f'{row[key]:.2f}' for key in columns), row['file'])
-    console = Console(width=140, no_color=True)
-    with console.capture() as capture:
-        console.print(table)
-    return '\n'.join(line.rstrip() for line in capture.get().split('\n') if line.strip())
+    return table_text(table, width=140)

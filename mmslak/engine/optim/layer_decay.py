@@ -6,12 +6,12 @@ from collections import defaultdict
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ..models.slak import DECAY_TYPES, layer_depth
-from ..registry import OPTIM_WRAPPER_CONSTRUCTORS
+from ...console import table_text
+from ...models.layer_depth import DECAY_TYPES, layer_depth
+from ...registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -131,10 +131,7 @@ def _table(groups: list[dict]) -> str:
             f'{count.get(True, 0):,}',
             ', '.join(modules),
         )
-    console = Console(width=120, no_color=True)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().rstrip()
+    return table_text(table)
 
 
 def _module_of(name: str) -> str:

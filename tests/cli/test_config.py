@@ -11,9 +11,7 @@ from mmengine.optim import PolyLR
 from mmengine.optim.scheduler import LinearLR
 from PIL import Image
 
-from mmslak.datasets import CLASSES, PALETTE, THING_CLASSES, write_sample_data
-from mmslak.datasets.checks import DatasetLayoutError, check_datasets
-from mmslak.engine.config import (
+from mmslak.cli.config import (
     ToolboxMissingError,
     enable_amp,
     enable_lr_scaling,
@@ -21,6 +19,8 @@ from mmslak.engine.config import (
     load_config,
     prepare,
 )
+from mmslak.sample_data import CLASSES, PALETTE, THING_CLASSES, write_sample_data
+from mmslak.validation.layouts import DatasetLayoutError, check_datasets
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(
@@ -242,7 +242,7 @@ def test_importing_needs_no_toolbox():
         'import sys\n'
         "for name in ('mmdet', 'mmseg', 'mmpretrain'): sys.modules[name] = None\n"
         'import mmslak; from mmslak.models import SLaK; SLaK("nano")\n'
-        'import mmslak.engine.launch, mmslak.engine.runner, mmslak.datasets, mmslak.analysis\n'
+        'import mmslak.cli.run, mmslak.engine.runner, mmslak.sample_data, mmslak.analysis\n'
     )
     subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
 

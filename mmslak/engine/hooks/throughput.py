@@ -5,7 +5,7 @@ import time
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 
-from ..registry import HOOKS
+from ...registry import HOOKS
 
 #: Share of the time spent waiting for data from which on the data is the bottleneck: worker
 #: processes that keep up leave almost no wait; without any, loading and computing take turns.

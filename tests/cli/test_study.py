@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mmslak.engine import launch
-from mmslak.engine.study import (
+from mmslak.cli.study import (
     Training,
     _digest,
     mean_and_spread,
@@ -17,6 +16,7 @@ from mmslak.engine.study import (
     summarise,
     train,
 )
+from mmslak.engine import launch
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,7 +35,7 @@ def write_score(folder, value, name='mIoU'):
 @pytest.fixture
 def no_redirection(monkeypatch):
     # A training keeps the output of its process, which here is that of the tests.
-    monkeypatch.setattr('mmslak.engine.study.os.dup2', lambda *files: None)
+    monkeypatch.setattr('mmslak.cli.study.os.dup2', lambda *files: None)
 
 
 def test_last_score_is_kept_with_its_settings(tmp_path, monkeypatch, no_redirection):

@@ -11,14 +11,14 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..checkpoints import read_checkpoint
-from ..registry import HOOKS
-from ..sparsity import DynamicSparsity, Update, select_targets, snip_scores, unpack_masks
+from ...checkpoints import read_checkpoint
+from ...console import table_text
+from ...registry import HOOKS
+from ...sparsity import DynamicSparsity, Update, select_targets, snip_scores, unpack_masks
 
 #: Key of the state in a checkpoint.
 STATE = 'dynamic_sparsity'
@@ -284,11 +284,7 @@ def density_table(dynamics: DynamicSparsity, brief: bool = False) -> str:
         f'{dynamics.explored:.3f}', style='bold',
     )  # fmt: skip
     dense = [row['name'] for row in rows if row['kept'] == row['weights']]
-    console = Console(width=120, no_color=True)
-    with console.capture() as capture:
-        console.print(table)
-    text = '\n'.join(line.rstrip() for line in capture.get().split('\n') if line.strip())
-    return text + (f'\n  left dense: {", ".join(dense)}' if dense else '')
+    return table_text(table) + (f'\n  left dense: {", ".join(dense)}' if dense else '')
 
 
 def score_training_batch(

@@ -8,9 +8,9 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 from PIL import Image
 
-from mmslak.datasets import COCO_CATEGORY_IDS, THING_CLASSES, write_sample_data
-from mmslak.datasets.checks import DatasetLayoutError, check_datasets, read_categories
-from mmslak.datasets.images import BadImageError, check_images, image_fault
+from mmslak.sample_data import COCO_CATEGORY_IDS, THING_CLASSES, write_sample_data
+from mmslak.validation.images import BadImageError, check_images, image_fault
+from mmslak.validation.layouts import DatasetLayoutError, check_datasets, read_categories
 
 ANN_FILE = 'annotations/instances_train2017.json'
 

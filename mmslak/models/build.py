@@ -1,0 +1,39 @@
+"""From a config to a network, for everything that builds one outside a training."""
+
+import copy
+from collections.abc import Mapping
+
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+
+def build_model(cfg: Config, settings: Mapping | None = None, init_weights: bool = False):
+    """Build the model of a config, or a part of it, on the CPU.
+
+    Synchronised batch norms become ordinary ones because they run on accelerators only; in
+    evaluation mode the two compute the same.
+
+    Args:
+        cfg (Config): A config of any toolbox; its ``default_scope`` tells where types are looked
+            up.
+        settings (Mapping, optional): What to build, such as ``cfg.model.backbone`` with other
+            arguments. Default: ``cfg.model``. It is left unchanged.
+        init_weights (bool): Initialise the weights as the settings say.
+
+    Returns:
+        nn.Module: In training mode, as PyTorch builds modules.
+
+    Raises:
+        ValueError: If the config has no model.
+    """
+    if settings is None:
+        settings = cfg.get('model')
+    if not settings:
+        raise ValueError(f'{cfg.filename or "the config"} has no model')
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        model: nn.Module = MODELS.build(copy.deepcopy(dict(settings)))
+        if init_weights and hasattr(model, 'init_weights'):
+            model.init_weights()
+    return revert_sync_batchnorm(model)
