@@ -30,9 +30,10 @@ test: install ## run the tests, the longer ones left out
 test-all: install ## run all tests
 	@$(VENV_PYTHON) -m pytest
 
-lint: install ## check formatting and code
+lint: install ## check formatting, code and the direction of imports
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m ruff check .
+	@.venv/bin/lint-imports --no-cache --no-logo
 
 format: install ## rewrite the code as `make lint` wants it
 	@$(VENV_PYTHON) -m ruff format .

@@ -1,7 +1,6 @@
-"""Child registries of MMEngine's, all in scope ``mmslak``.
+"""Registries of this package, children of MMEngine's root registries, with scope ``mmslak``.
 
-They are children of MMEngine's root registries, so every toolbox finds what they hold
-under ``mmslak.<name>``.
+Every toolbox finds their entries as ``mmslak.<name>``.
 """
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
@@ -9,6 +8,7 @@ from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
+from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmslak', locations=['mmslak.models'])
@@ -22,4 +22,10 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
     scope='mmslak',
     locations=['mmslak.engine'],
+)
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=MMENGINE_WEIGHT_INITIALIZERS,
+    scope='mmslak',
+    locations=['mmslak.checkpoints'],
 )

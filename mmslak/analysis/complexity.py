@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..models import branches_kept_apart
 from ..sparsity import allocate, select_targets
 
 
@@ -44,7 +45,8 @@ def weight_uses(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
             name = f'{path}.weight' if path else 'weight'
             handles.append(layer.register_forward_hook(counter(name)))
     try:
-        with torch.no_grad():
+        # Fused branches would not call the layers one by one.
+        with torch.no_grad(), branches_kept_apart(model):
             run()
     finally:
         for handle in handles:

@@ -1,14 +1,20 @@
-"""Reading checkpoints safely, and the form in which the authors' code writes them."""
+"""Reading checkpoints safely, in the format of this package and in that of the authors."""
 
 from .backbone import load_backbone, load_classifier
+from .compare import Differences, compare
+from .initializer import PretrainedInit
 from .merging import merge_checkpoint
-from .official import Converted, describe, from_official, recover_masks, to_official
+from .official import SPARSITY_STATE, Converted, describe, from_official, recover_masks, to_official
 from .reading import CheckpointError, UnsafeCheckpointError, read_checkpoint
 
 __all__ = [
+    'SPARSITY_STATE',
     'CheckpointError',
     'Converted',
+    'Differences',
+    'PretrainedInit',
     'UnsafeCheckpointError',
+    'compare',
     'describe',
     'from_official',
     'load_backbone',

@@ -1,7 +1,7 @@
-"""The names that the authors' code gives to weights, there and back.
+"""Conversion between the authors' checkpoint format and that of this package.
 
-The files hold names, shapes and values; nothing of the code that wrote them is needed. What the
-names mean was read off the files.
+The files hold names, shapes and values of weights. None of the authors' code is needed to read
+them.
 """
 
 import re
@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..sparsity.masks import pack_mask
+from ..models import SLaK
+from ..models.large_kernel import BRANCHES
+from ..models.variants import name_arch
+from ..sparsity import active_weights, pack_mask, select_targets
+from .compare import compare
 from .reading import CheckpointError
 
-#: Part of a name in the authors' form -> ours, within a block. The first four are of SLaK, the
-#: last of ConvNeXt, whose block is the `naive` one.
+#: Part of a name in the authors' format -> in ours, within a block. The last is of ConvNeXt, whose
+#: block is that of mode ``naive``; the others are of SLaK.
 _BLOCK = {
     '.large_kernel.LoRA1.conv.': '.mixing.tall.conv.',
     '.large_kernel.LoRA1.bn.': '.mixing.tall.norm.',
@@ -28,37 +32,35 @@ _BLOCK = {
     '.large_kernel.small_conv.bn.': '.mixing.small.norm.',
     '.dwconv.': '.mixing.large.conv.',
 }
-_BRANCHES = {
-    'decomposed': {'tall', 'wide', 'small'},
-    'reparam': {'large', 'small'},
-    'naive': {'large'},
-}
+#: mode -> names of the branches of a block.
+_BRANCHES = {mode: set(kernels(51, 5)) for mode, kernels in BRANCHES.items()}
 _PREFIX = 'backbone.'
-#: Keys of a file of the authors' under which weights may lie.
+#: Keys of the authors' files that may hold the weights.
 _CLASSIFIER, _AVERAGE, _DOWNSTREAM = 'model', 'model_ema', 'state_dict'
-#: Key of what a conversion adds to the meta data.
+#: Key under which a conversion adds to the meta data.
 _META = 'mmslak'
-_STATE = 'dynamic_sparsity'
+#: Key of the masks in a checkpoint of this package.
+SPARSITY_STATE = 'dynamic_sparsity'
 
 
 @dataclass
 class Converted:
-    """A checkpoint in this package's form.
+    """A checkpoint in the format of this package.
 
     Args:
-        state_dict (dict): Weights of the whole model, the backbone's under ``backbone.``.
+        state_dict (dict): Weights of the whole model, those of the backbone under ``backbone.``.
         settings (dict): Arguments of :class:`mmslak.models.SLaK` that build this backbone.
-        form (str): ``classifier`` or ``downstream``.
-        masks (dict): Boolean masks of the weights that have zeros, by name.
-        densities (dict): Share of non-zero weights of every convolution and linear layer.
-        renamed (int): How many entries got another name.
-        passed (list): Names outside the backbone that stay as they are: a toolbox's heads.
+        kind (str): ``classifier`` or ``downstream``.
+        masks (dict): Boolean masks of the weights that contain zeros, by name.
+        densities (dict): Share of active weights of every convolution and linear layer.
+        renamed (int): Number of entries that got another name.
+        passed (list): Names outside the backbone that are kept, those of the toolbox's heads.
         meta (dict): Meta data of a downstream checkpoint.
     """
 
     state_dict: dict[str, Tensor]
     settings: dict
-    form: str
+    kind: str
     masks: dict[str, Tensor] = field(default_factory=dict)
     densities: dict[str, float] = field(default_factory=dict)
     renamed: int = 0
@@ -66,45 +68,45 @@ class Converted:
     meta: dict = field(default_factory=dict)
 
     def checkpoint(self) -> dict:
-        """Assemble what to save: weights, masks at one bit a weight, and meta data."""
-        note = dict(form=self.form, backbone=self.settings)
+        """Return what to save: weights, masks of one bit for each weight, and meta data."""
+        note = dict(kind=self.kind, backbone=self.settings)
         checkpoint = dict(meta={**self.meta, _META: note}, state_dict=self.state_dict)
         if self.masks:
-            checkpoint[_STATE] = dict(
+            checkpoint[SPARSITY_STATE] = dict(
                 shapes={name: list(self.state_dict[name].shape) for name in self.densities},
                 packed={name: pack_mask(mask) for name, mask in self.masks.items()},
             )
         return checkpoint
 
 
-# --- from the authors' form -----------------------------------------------------------------------
+# --- from the authors' format ---------------------------------------------------------------------
 
 
 def from_official(checkpoint: Mapping, ema: bool = False, source: str = 'the file') -> Converted:
     """Convert a checkpoint of the authors of SLaK or ConvNeXt.
 
     Args:
-        checkpoint (Mapping): As read: weights of a classifier under ``model`` (or bare), or of a
-            segmentor or detector under ``state_dict``.
+        checkpoint (Mapping): Content of the file: the weights of a classifier under ``model`` or
+            at the top level, or of a segmentor or detector under ``state_dict``.
         ema (bool): Take the averaged weights, ``model_ema``.
         source (str): Name of the file, for errors.
 
     Returns:
-        Converted: With every entry accounted for: renamed, kept, or passed on to a toolbox's head.
+        Converted: Every entry of the file, renamed or kept.
 
     Raises:
-        CheckpointError: If the file has no weights of such a network, an entry is unknown,
-            missing or of another shape than the rest implies, or branches were merged.
+        CheckpointError: If the file has no weights of such a network, if an entry is unknown,
+            missing or of an unexpected shape, or if the branches were merged.
     """
-    state, form, meta = select_weights(checkpoint, ema, source)
-    if form == 'ours':
-        raise CheckpointError(f'{source} is in the form of this package already')
-    mine = {k: v for k, v in state.items() if form == 'classifier' or k.startswith(_PREFIX)}
+    state, kind, meta = select_weights(checkpoint, ema, source)
+    if kind == 'ours':
+        raise CheckpointError(f'{source} is in the format of this package already')
+    mine = {k: v for k, v in state.items() if kind == 'classifier' or k.startswith(_PREFIX)}
     backbone = {name.removeprefix(_PREFIX): value for name, value in mine.items()}
     _refuse_others(backbone, source)
-    renamed = {name: _ours(name, form) for name in backbone}
+    renamed = {name: _ours(name, kind) for name in backbone}
     settings = describe({renamed[name]: value for name, value in backbone.items()}, source)
-    _check_complete(
+    network = _check_complete(
         {renamed[name]: v for name, v in backbone.items() if not renamed[name].startswith('head.')},
         settings,
         source,
@@ -119,15 +121,17 @@ def from_official(checkpoint: Mapping, ema: bool = False, source: str = 'the fil
         changed += new != name
         converted[new] = value
     passed = [name for name in state if name not in mine]
-    masks, densities = recover_masks(converted)
-    return Converted(converted, settings, form, masks, densities, changed, passed, meta)
+    names = [*select_targets(network, 'all', _PREFIX), 'head.fc.weight']
+    masks, densities = recover_masks({k: converted[k] for k in names if k in converted})
+    return Converted(converted, settings, kind, masks, densities, changed, passed, meta)
 
 
 def select_weights(checkpoint: Mapping, ema: bool, source: str) -> tuple[dict, str, dict]:
-    """Find the weights in a file, and say what form they have.
+    """Find the weights in the content of a file, and tell which kind they are.
 
     Returns:
-        tuple: Tensors by name; ``classifier``, ``downstream`` or ``ours``; meta data.
+        tuple: Tensors by name; ``classifier`` or ``downstream`` for files of the authors,
+        ``ours`` for files of this package; meta data.
 
     Raises:
         CheckpointError: If there are none.
@@ -138,15 +142,15 @@ def select_weights(checkpoint: Mapping, ema: bool, source: str) -> tuple[dict, s
                 f'{source} holds no averaged weights (no {_AVERAGE!r}, only '
                 f'{_listed(checkpoint)}); convert it without --ema'
             )
-        weights, form = checkpoint[_AVERAGE], 'classifier'
+        weights, kind = checkpoint[_AVERAGE], 'classifier'
     elif isinstance(checkpoint.get(_CLASSIFIER), Mapping):
-        weights, form = checkpoint[_CLASSIFIER], 'classifier'
+        weights, kind = checkpoint[_CLASSIFIER], 'classifier'
     elif isinstance(checkpoint.get(_DOWNSTREAM), Mapping):
-        weights, form = checkpoint[_DOWNSTREAM], 'downstream'
+        weights, kind = checkpoint[_DOWNSTREAM], 'downstream'
     else:
-        weights, form = checkpoint, 'classifier'
+        weights, kind = checkpoint, 'classifier'
     if not isinstance(weights, Mapping):
-        raise CheckpointError(f'{source} holds a {type(weights).__name__} in the place of weights')
+        raise CheckpointError(f'{source} holds a {type(weights).__name__} instead of weights')
     tensors = {k.removeprefix('module.'): v for k, v in weights.items() if isinstance(v, Tensor)}
     if not tensors:
         raise CheckpointError(
@@ -155,27 +159,27 @@ def select_weights(checkpoint: Mapping, ema: bool, source: str) -> tuple[dict, s
         )
     if weights is checkpoint and len(tensors) < len(weights):
         odd = [k for k, v in weights.items() if not isinstance(v, Tensor)]
-        raise CheckpointError(f'{source} holds entries that are no weights: {_listed(odd)}')
+        raise CheckpointError(f'{source} holds entries that are not weights: {_listed(odd)}')
     if any('.mixing.' in name for name in tensors):
-        form = 'ours'
-    elif form == 'downstream' and not any(name.startswith(_PREFIX) for name in tensors):
-        form = 'classifier'
-    meta = checkpoint.get('meta') if form == 'downstream' else None
-    return tensors, form, dict(meta or {})
+        kind = 'ours'
+    elif kind == 'downstream' and not any(name.startswith(_PREFIX) for name in tensors):
+        kind = 'classifier'
+    meta = checkpoint.get('meta') if kind == 'downstream' else None
+    return tensors, kind, dict(meta or {})
 
 
 def _refuse_others(backbone: Mapping, source: str) -> None:
-    """Say what a file holds that is known but cannot be converted."""
+    """Refuse what is known but cannot be converted, with the reason."""
     if any('lkb_reparam' in name for name in backbone):
         raise CheckpointError(
-            f'{source} holds merged kernels (lkb_reparam): the branches and batch norms they '
-            'were merged from cannot be told apart again; convert the file from before the merge'
+            f'{source} holds merged kernels (lkb_reparam): the branches and batch norms '
+            'cannot be recovered from them; convert the file from before the merge'
         )
     if any(name.startswith(('stem.', 'transitions.')) or '.blocks.' in name for name in backbone):
         raise CheckpointError(
             f"{source} is of RepLKNet's own architecture (a stem of four convolutions, separate "
-            'feed-forward blocks), which no mode of SLaK coincides with; mode "reparam" takes '
-            'files that hold ConvNeXt blocks with lkb_origin and small_conv'
+            'feed-forward blocks), which is not one of the modes of SLaK; mode "reparam" takes '
+            'files of ConvNeXt blocks with lkb_origin and small_conv'
         )
     if not any(re.match(r'stages\.\d+\.\d+\.', name) for name in backbone) or not any(
         name.startswith('downsample_layers.') for name in backbone
@@ -186,25 +190,25 @@ def _refuse_others(backbone: Mapping, source: str) -> None:
         )
 
 
-def _ours(name: str, form: str) -> str:
-    """Give an entry of the backbone (or a classifier's head) our name."""
-    if form == 'classifier' and re.fullmatch(r'norm\.(weight|bias)', name):
+def _ours(name: str, kind: str) -> str:
+    """Return our name of an entry of the backbone or of a classifier's head."""
+    if kind == 'classifier' and re.fullmatch(r'norm\.(weight|bias)', name):
         return name.replace('norm.', 'norm3.')
-    if form == 'classifier' and re.fullmatch(r'head\.(weight|bias)', name):
+    if kind == 'classifier' and re.fullmatch(r'head\.(weight|bias)', name):
         return name.replace('head.', 'head.fc.')
     for theirs, ours in _BLOCK.items():
         name = name.replace(theirs, ours)
     return name
 
 
-# --- what a network it is -------------------------------------------------------------------------
+# --- the network behind the weights ---------------------------------------------------------------
 
 
 def describe(backbone: Mapping[str, Tensor], source: str = 'the file') -> dict:
-    """Read the architecture off the names and shapes of a backbone in our form.
+    """Infer the architecture from the names and shapes of the weights of a backbone.
 
     Args:
-        backbone (Mapping): Weights without the prefix ``backbone.``.
+        backbone (Mapping): Weights in our format, without the prefix ``backbone.``.
         source (str): Name of the file, for errors.
 
     Returns:
@@ -212,7 +216,7 @@ def describe(backbone: Mapping[str, Tensor], source: str = 'the file') -> dict:
         else differs from the defaults of :class:`mmslak.models.SLaK`.
 
     Raises:
-        CheckpointError: If no such network has these entries.
+        CheckpointError: If they belong to another architecture.
     """
     blocks = Counter()
     for stage, block in {
@@ -249,7 +253,7 @@ def describe(backbone: Mapping[str, Tensor], source: str = 'the file') -> dict:
         )
     main = {'decomposed': 'tall', 'reparam': 'large', 'naive': 'large'}[found]
     settings = dict(
-        **_named_arch(depths, widths),
+        **name_arch(depths, widths),
         kernel_sizes=tuple(shapes[main][2] for shapes in kernels),
         mode=found,
     )
@@ -262,97 +266,86 @@ def describe(backbone: Mapping[str, Tensor], source: str = 'the file') -> dict:
     return settings
 
 
-def _named_arch(depths: tuple, widths: tuple) -> dict:
-    from ..models.slak import ARCHS
+def _check_complete(backbone: Mapping, settings: Mapping, source: str, names: Mapping) -> SLaK:
+    """Compare names and shapes with the network of these settings, and return that network.
 
-    factors = [1.3, 1.0] + [i / 20 for i in range(2, 81)]
-    for factor in factors:
-        for name, arch in ARCHS.items():
-            if arch['depths'] == depths and widths == tuple(
-                int(w * factor) for w in arch['widths']
-            ):
-                return dict(arch=name, width_factor=factor)
-    return dict(arch=dict(depths=depths, widths=widths), width_factor=1.0)
-
-
-def _check_complete(backbone: Mapping, settings: Mapping, source: str, names: Mapping) -> None:
-    """Compare names and shapes with those of the network that ``settings`` build."""
-    from ..models.slak import SLaK
-
+    Args:
+        backbone (Mapping): Weights in our format, without the prefix ``backbone.``.
+        settings (Mapping): Arguments of SLaK.
+        source (str): Name of the file, for errors.
+        names (Mapping): The name in the file of each of our names.
+    """
     norms = [i for i in range(4) if f'norm{i}.weight' in backbone]
     try:
         with torch.device('meta'):
-            wanted = SLaK(**settings, out_indices=norms or [3]).state_dict()
+            network = SLaK(**settings, out_indices=norms or [3])
     except ValueError as error:
         raise CheckpointError(
             f'{source} describes a network that cannot be built: {error}'
         ) from None
+    wanted = network.state_dict()
     if not norms:
         wanted = {k: v for k, v in wanted.items() if not k.startswith('norm')}
-    unknown = [names[name] for name in backbone if name not in wanted]
-    missing = [name for name in wanted if name not in backbone]
-    # PyTorch 0.4 began to count batches; older files do not.
-    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
-    if unknown or missing:
-        what = [f'{len(unknown)} unknown entries ({unknown[0]})'] if unknown else []
-        what += [f'{len(missing)} missing ones ({missing[0]})'] if missing else []
-        raise CheckpointError(
-            f'{source} looks like SLaK({arguments_of(settings)}), but has {" and ".join(what)}'
-        )
-    for name, value in backbone.items():
-        if value.shape != wanted[name].shape:
-            raise CheckpointError(
-                f'{source} looks like SLaK({arguments_of(settings)}), but {names[name]} has the '
-                f'shape {tuple(value.shape)} where {tuple(wanted[name].shape)} belongs'
+    found = compare(backbone, wanted)
+    looks_like = f'{source} looks like SLaK({arguments_of(settings)}), but'
+    if found.unknown or found.missing:
+        what = []
+        if found.unknown:
+            what.append(
+                f'{len(found.unknown)} unknown entries ({names[next(iter(found.unknown))]})'
             )
+        if found.missing:
+            what.append(f'{len(found.missing)} missing ones ({next(iter(found.missing))})')
+        raise CheckpointError(f'{looks_like} has {" and ".join(what)}')
+    for name, (shape, expected) in found.reshaped.items():
+        raise CheckpointError(
+            f'{looks_like} {names[name]} has the shape {shape} where {expected} is expected'
+        )
+    return network
 
 
-def recover_masks(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Take the weights that are not zero as the ones that exist.
+def recover_masks(
+    weights: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Recover masks from the zeros of weights, because the authors' files contain no masks.
 
     Args:
-        state (Mapping): Weights in our form; of these the convolutions and linear layers of the
-            backbone and of a classifier's head are looked at.
+        weights (Mapping): Weights of convolutions and linear layers, by name.
 
     Returns:
-        tuple: Boolean masks of the weights that have zeros, and the share of non-zero weights of
-        all, both by name. A weight that was grown and is still zero cannot be told from one that
-        does not exist.
+        tuple: Boolean masks of the weights that contain zeros, and the density of each of them,
+        both by name. A weight that was grown and is still zero counts as masked.
     """
     masks, densities = {}, {}
-    for name, value in state.items():
-        if not name.endswith('.weight') or value.dim() not in (2, 4) or not value.numel():
-            continue
-        if name.startswith(_PREFIX) or name == 'head.fc.weight':
-            mask = value != 0
-            densities[name] = float(mask.double().mean())
-            if not mask.all():
-                masks[name] = mask
+    for name, value in weights.items():
+        mask = active_weights(value)
+        densities[name] = float(mask.double().mean())
+        if not mask.all():
+            masks[name] = mask
     return masks, densities
 
 
-# --- back again -----------------------------------------------------------------------------------
+# --- to the authors' format -----------------------------------------------------------------------
 
 
 def to_official(checkpoint: Mapping, source: str = 'the file') -> dict:
-    """Convert a checkpoint of this package into the authors' form.
+    """Convert a checkpoint of this package to the authors' format.
 
     Args:
-        checkpoint (Mapping): Of training here, or made by :func:`from_official`.
+        checkpoint (Mapping): From training, or made by :func:`from_official`.
         source (str): Name of the file, for errors.
 
     Returns:
         dict: ``dict(model=...)`` of a classifier, else ``dict(meta=..., state_dict=...)``.
-        Without masks and without an optimiser: their form has no place for masks, and weights
-        that do not exist are zero.
+        It contains neither masks nor the state of an optimiser; masked weights are zero.
 
     Raises:
-        CheckpointError: If it does not hold a SLaK in the form of this package.
+        CheckpointError: If it does not hold a SLaK in the format of this package.
     """
-    state, form, _ = select_weights(checkpoint, False, source)
-    if form != 'ours' or not any(name.startswith(_PREFIX) for name in state):
+    state, kind, _ = select_weights(checkpoint, False, source)
+    if kind != 'ours' or not any(name.startswith(_PREFIX) for name in state):
         raise CheckpointError(
-            f'{source} is not in the form of this package: no entry is named '
+            f'{source} is not in the format of this package: no entry is named '
             f'{_PREFIX}stages.*.mixing.*, but {_listed(state)}'
         )
     inner = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}
@@ -364,16 +357,16 @@ def to_official(checkpoint: Mapping, source: str = 'the file') -> dict:
     classifier = all(name in ('head.fc.weight', 'head.fc.bias') for name in others) and not any(
         f'norm{i}.weight' in inner for i in range(3)
     )
-    form = note.get('form') or ('classifier' if classifier else 'downstream')
+    kind = note.get('kind') or ('classifier' if classifier else 'downstream')
     naive = settings['mode'] == 'naive'
-    theirs = {_theirs(name, form, naive): value for name, value in state.items()}
-    if form == 'classifier':
+    theirs = {_theirs(name, kind, naive): value for name, value in state.items()}
+    if kind == 'classifier':
         return dict(model=theirs)
     return dict(meta=meta, state_dict=theirs)
 
 
-def _theirs(name: str, form: str, naive: bool) -> str:
-    if form == 'classifier':
+def _theirs(name: str, kind: str, naive: bool) -> str:
+    if kind == 'classifier':
         name = name.removeprefix(_PREFIX)
         name = re.sub(r'^norm3\.', 'norm.', name)
         name = re.sub(r'^head\.fc\.', 'head.', name)
@@ -384,7 +377,7 @@ def _theirs(name: str, form: str, naive: bool) -> str:
 
 
 def arguments_of(settings: Mapping) -> str:
-    """Write settings as the arguments of a call."""
+    """Format settings as the arguments of a call."""
     return ', '.join(f'{key}={value!r}' for key, value in settings.items())
 
 

@@ -1,4 +1,4 @@
-"""Configs as the tools use them: loaded, checked and adapted to the machine."""
+"""Loading configs, and adapting them to the command line and the machine."""
 
 import importlib.util
 import os
@@ -8,7 +8,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
-#: toolbox (import name and default scope) -> the extra of this package that brings it.
+from ..engine.hooks.configured import configured_hooks
+
+#: toolbox (import name and default scope) -> the extra of this package that installs it.
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det', 'mmpretrain': 'pretrain'}
 
 
@@ -18,29 +20,29 @@ class ToolboxMissingError(ImportError):
     def __init__(self, toolbox: str):
         super().__init__(
             f'this config needs {toolbox}, which is not installed: '
-            f"pip install 'mmslak[{EXTRAS[toolbox]}]' brings it"
+            f"pip install 'mmslak[{EXTRAS[toolbox]}]' installs it"
         )
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
-    """Load a config of any toolbox, with command-line options merged in.
+    """Load a config of any toolbox, and merge command-line options into it.
 
-    An option ``data_root`` moves the whole data set: every path in the config that lies
-    under the old top-level ``data_root`` then lies under the new one.
+    The option ``data_root`` moves the whole dataset: it replaces the old top-level ``data_root``
+    at the beginning of every path in the config.
 
     Args:
-        path (str or Path): A config file, old style or pure Python, or one that a toolbox brings
-            along, as ``mmpretrain::resnet/resnet50_8xb32_in1k.py``.
-        options (dict, optional): Dotted keys and values, as of ``--cfg-options``.
+        path (str or Path): A config file, of the old or the pure Python style, or a config of an
+            installed toolbox such as ``mmpretrain::resnet/resnet50_8xb32_in1k.py``.
+        options (dict, optional): Dotted keys and values, as from ``--cfg-options``.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ToolboxMissingError: If the config needs a toolbox that is not installed.
-        ValueError: If something else than a toolbox stands before ``::``.
+        ValueError: If ``::`` does not follow the name of a toolbox.
     """
     toolbox, of_toolbox, _ = str(path).partition('::')
     if of_toolbox and toolbox not in EXTRAS:
-        raise ValueError(f'config {path}: before the :: belongs one of {", ".join(EXTRAS)}')
+        raise ValueError(f'config {path}: the name before :: must be one of {", ".join(EXTRAS)}')
     if of_toolbox and importlib.util.find_spec(toolbox) is None:
         raise ToolboxMissingError(toolbox)
     if not of_toolbox and not Path(path).is_file():
@@ -65,7 +67,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
 
 
 def _moved(value, old_root: str, new_root: str):
-    """Copy ``value`` with every path under ``old_root`` put under ``new_root``."""
+    """Copy ``value``, with ``old_root`` replaced by ``new_root`` at the beginning of paths."""
     if isinstance(value, dict):
         return {key: _moved(item, old_root, new_root) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -78,15 +80,15 @@ def _moved(value, old_root: str, new_root: str):
 
 
 def default_work_dir(cfg: Config, path: str | Path) -> str:
-    """Where a run of the config at ``path`` goes: its own ``work_dir``, or one by its name."""
+    """Return the work directory of a config: its own ``work_dir``, or one named after the file."""
     return cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
 
 
 def enable_amp(cfg: Config) -> None:
-    """Train in mixed precision.
+    """Set up mixed precision training.
 
     Raises:
-        ValueError: If the config's ``optim_wrapper`` is of a type that cannot.
+        ValueError: If the type of the config's ``optim_wrapper`` does not support it.
     """
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind in ('OptimWrapper', 'AmpOptimWrapper', 'mmslak.AmpOptimWrapper'):
@@ -99,11 +101,11 @@ def enable_amp(cfg: Config) -> None:
 def enable_lr_scaling(cfg: Config) -> None:
     """Scale the learning rate linearly with the batch size.
 
-    The batch of an optimiser step is the images of a process, times the processes, times
-    ``optim_wrapper.accumulative_counts``.
+    The batch size of an optimiser step is the product of the images per process, the number of
+    processes and ``optim_wrapper.accumulative_counts``.
 
     Raises:
-        ValueError: If the config does not tell the batch size that its rate is for.
+        ValueError: If the config does not have the batch size that its learning rate is for.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if not isinstance(base, int) or base < 1:
@@ -111,16 +113,16 @@ def enable_lr_scaling(cfg: Config) -> None:
             '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config: the batch size, '
             f'over all processes, that optim_wrapper.optimizer.lr is for; got {base!r}'
         )
-    # MMEngine knows images and processes, not accumulation.
+    # MMEngine takes images and processes into account, but not accumulation.
     steps = cfg.optim_wrapper.get('accumulative_counts', 1)
     cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=base / steps)
 
 
 def enable_tta(cfg: Config) -> None:
-    """Test with the config's test-time augmentation (for segmentation: scales and flips).
+    """Set up the test-time augmentation of the config, such as scales and flips.
 
     Raises:
-        ValueError: If the config has none.
+        ValueError: If the config has no test-time augmentation.
     """
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
@@ -130,58 +132,56 @@ def enable_tta(cfg: Config) -> None:
 
 
 def process_count(launcher: str) -> int:
-    """Tell how many processes ``launcher`` has started, from their environment."""
+    """Return how many processes ``launcher`` has started, from the environment."""
     key = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
     return int(os.environ.get(key.get(launcher, ''), 1))
 
 
 def set_effective_batch(cfg: Config, effective: int, processes: int) -> None:
-    """Accumulate gradients so that a step of the optimiser sees ``effective`` images.
+    """Accumulate gradients so that a step of the optimiser uses ``effective`` images.
 
-    An average of weights (``EMAHook``) then counts steps of the optimiser too.
+    An average of weights (``EMAHook``) is then updated after steps of the optimiser only.
 
     Args:
         cfg (Config): Changed in place.
-        effective (int): Images a step of the optimiser, over all processes.
+        effective (int): Images per step of the optimiser, over all processes.
         processes (int): Number of processes.
 
     Raises:
-        ValueError: If processes times images does not divide ``effective``.
+        ValueError: If ``effective`` is not a multiple of the images of all processes.
     """
     images = cfg.train_dataloader.batch_size
     if effective < 1 or effective % (images * processes):
         raise ValueError(
-            f'--effective-batch {effective} is no multiple of {processes} process(es) x '
+            f'--effective-batch {effective} is not a multiple of {processes} process(es) x '
             f'train_dataloader.batch_size={images}; change the batch size with '
             '--cfg-options train_dataloader.batch_size=N'
         )
     steps = effective // (images * processes)
     cfg.optim_wrapper.accumulative_counts = steps
-    for hook in cfg.get('custom_hooks') or []:
-        if str(hook.get('type')).split('.')[-1] == 'EMAHook':
-            hook.interval = steps
+    for hook in configured_hooks(cfg, 'EMAHook'):
+        hook.interval = steps
 
 
 def prepare(cfg: Config, launcher: str = 'none') -> None:
-    """Adapt a config to how and where it runs, before a runner is built from it.
+    """Adapt a config to the launcher and the machine, before a runner is built from it.
 
-    Several processes on CPUs need gloo, a wrapper without device numbers and ordinary batch
-    norms (PyTorch's synchronised ones exist only for accelerators); MMEngine sets up none of
-    these by itself.
+    Several processes on CPUs need gloo, a wrapper without device ids, and ordinary batch norms
+    because PyTorch's synchronised ones need accelerators. MMEngine does not set these up itself.
 
     Args:
         cfg (Config): Changed in place.
         launcher (str): ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        ValueError: If the launcher cannot work here.
+        ValueError: If the launcher cannot be used here.
     """
     cfg.launcher = launcher
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('plain_checkpoint', dict(type='mmslak.PlainCheckpointHook'))
     hooks.setdefault('random_state', dict(type='mmslak.RandomStateHook'))
     speed = dict(type='mmslak.ThroughputHook')
-    # Options may have given some of its settings; None switches it off.
+    # Options may have changed some of its settings; None switches it off.
     if hooks.setdefault('throughput', speed) is not None:
         hooks.throughput = dict(speed, **hooks.throughput)
     if launcher == 'none':

@@ -1,4 +1,4 @@
-"""From a command line to a run: what ``tools/train.py`` and ``tools/test.py`` share."""
+"""Training and testing from the command line: ``tools/train.py`` and ``tools/test.py``."""
 
 import argparse
 import json
@@ -22,17 +22,17 @@ from .config import (
     set_effective_batch,
 )
 
-#: In the place of a checkpoint: test the network as it is initialised.
+#: Given instead of a checkpoint, it tests the untrained network.
 UNTRAINED = 'none'
 _SCORE_SUFFIX, _PREDICTION_SUFFIXES = '.json', ('.pkl', '.pickle')
 
 
 def argument_parser(task: str) -> argparse.ArgumentParser:
-    """Build the command line of ``task``, ``train`` or ``test``."""
+    """Return the parser of the command line of ``task``, ``train`` or ``test``."""
     parser = argparse.ArgumentParser(
-        description='Train any config of this package or of a toolbox that uses it.'
+        description='Train a config of this package, or any config of a toolbox.'
         if task == 'train'
-        else 'Evaluate a checkpoint, with pictures and predictions where asked for.'
+        else 'Evaluate a checkpoint; draw pictures and write predictions on request.'
     )
     parser.add_argument('config', help='config file')
     if task == 'train':
@@ -41,41 +41,43 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
             nargs='?',
             const='auto',
             metavar='PATH',
-            help='go on from PATH, or from the last checkpoint in the work folder',
+            help='resume from PATH, or from the last checkpoint in the work directory',
         )
         parser.add_argument('--amp', action='store_true', help='train in mixed precision')
         parser.add_argument(
             '--auto-scale-lr',
             action='store_true',
-            help='scale the learning rate by the real batch size over that of the config '
+            help='scale the learning rate with the batch size, relative to that of the config '
             '(auto_scale_lr.base_batch_size)',
         )
         parser.add_argument(
             '--effective-batch',
             type=int,
             metavar='N',
-            help='images a step of the optimiser, over all processes, by accumulating gradients',
+            help='images per step of the optimiser, over all processes, by accumulating gradients',
         )
     else:
         parser.add_argument(
-            'checkpoint', help='file that training wrote, or "none" for an untrained network'
+            'checkpoint', help='checkpoint of a training, or "none" for the untrained network'
         )
-        parser.add_argument('--show-dir', metavar='D', help='draw the predictions into folder D')
+        parser.add_argument('--show-dir', metavar='D', help='draw the predictions into directory D')
         parser.add_argument(
             '--out',
             metavar='F',
-            help='write the results. F.pkl: all predictions. Detection: F.json the boxes and '
-            'masks as COCO JSON (the scores are printed, and in a JSON file in the work folder). '
-            'Other tasks: F.json the scores, any other name a folder of predictions in the form '
-            'of the data set (segmentation: label maps)',
+            help='write the results. F.pkl: all predictions. Detection: F.json for boxes and masks '
+            'in COCO format (the scores are in a JSON file in the work directory). Other tasks: '
+            'F.json for the scores, any other name for a directory of predictions in the format '
+            'of the dataset (segmentation: label maps)',
         )
-        parser.add_argument('--tta', action='store_true', help='several scales and flips')
+        parser.add_argument(
+            '--tta', action='store_true', help='test-time augmentation: several scales and flips'
+        )
     parser.add_argument(
         '--skip-bad-images',
         action='store_true',
-        help='decode every image first; leave out those missing or damaged, and count them',
+        help='decode every image first, skip missing and damaged ones, and report their number',
     )
-    parser.add_argument('--work-dir', metavar='D', help='folder for logs and checkpoints')
+    parser.add_argument('--work-dir', metavar='D', help='directory for logs and checkpoints')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument(
         '--cfg-options',
@@ -90,14 +92,14 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
 
 
 def run(task: str, arguments: list[str] | None = None) -> dict:
-    """Run ``task`` as its command line would, and print where everything went.
+    """Run ``task`` as its command line would, and log where the results are.
 
     Args:
         task (str): ``train`` or ``test``.
-        arguments (list[str], optional): Default: those of the process.
+        arguments (list[str], optional): The command line. Default: that of the process.
 
     Returns:
-        dict: The scores of a test; of training, where the checkpoints are and how good.
+        dict: The scores of a test, or the checkpoints and the best score of a training.
     """
     args = argument_parser(task).parse_args(arguments)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -125,7 +127,7 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
         if args.tta:
             enable_tta(cfg)
     cfg.skip_bad_images = args.skip_bad_images
-    # MMEngine keeps visualisers by name: a second run in this process needs one of its own.
+    # MMEngine keeps visualisers by name, but a second run in this process needs another one.
     cfg.get('visualizer', {}).pop('name', None)
     prepare(cfg, args.launcher)
     if task == 'test' or cfg.get('resume'):
@@ -143,8 +145,8 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
             return _report_training(runner, log)
         return _report_test(args, runner.test(), log, _is_detection(cfg))
     finally:
-        # Left to the end of the process, the group's threads can outlive what they use, and
-        # a run that did all of its work then ends in an abort.
+        # At the end of the process the threads of the group can outlive what they use, and abort
+        # a run that has finished.
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
@@ -163,7 +165,7 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
         if not (Path(cfg.work_dir) / 'last_checkpoint').is_file():
             raise FileNotFoundError(
                 f'--resume found no checkpoint in {cfg.work_dir}: give its path, or the '
-                f'--work-dir that the stopped run had'
+                f'--work-dir of the interrupted run'
             )
     else:
         _require_file(resume)
@@ -180,9 +182,9 @@ def _draw_into(cfg: Config, folder: str) -> None:
         raise ValueError('--show-dir needs default_hooks.visualization in the config')
     hook.update(draw=True, interval=1)
     if _is_detection(cfg):
-        # There pictures have the names of the images only in a folder given to the hook.
+        # MMDetection names pictures after the images only in a directory given to the hook.
         hook.update(test_out_dir=str(Path(folder).absolute()))
-    # Only pictures go there: event files belong to training, the config to the work folder.
+    # Only pictures: event files belong to training, and the config to the work directory.
     cfg.visualizer.vis_backends = [
         dict(type='LocalVisBackend', img_save_dir=str(Path(folder).absolute()))
     ]
@@ -207,13 +209,13 @@ def _write_predictions(cfg: Config, out: str) -> None:
 
 
 def _categories(cfg: Config) -> list[int] | None:
-    """Category of each class of the test data, where an annotation file of COCO's form has them."""
+    """Return the category id of each class if the test data has an annotation file of COCO."""
     dataset = cfg.test_dataloader.dataset
     file = Path(dataset.get('data_root') or '') / (dataset.get('ann_file') or '')
     if file.suffix != '.json' or not file.is_file():
         return None
     classes = (dataset.get('metainfo') or {}).get('classes')
-    # Without a list of its own the data set has COCO's classes, which check_datasets compared.
+    # Without its own class list the dataset has COCO's classes, which check_datasets compared.
     found = read_categories(file)
     return [item['id'] for item in found if classes is None or item['name'] in classes]
 
@@ -223,14 +225,15 @@ def _warn_untrained_backbone(cfg: Config, log: logging.Logger) -> None:
     sample = 'sample' in str(cfg.get('data_root', ''))
     if not (backbone.get('init_cfg') or cfg.get('load_from') or cfg.get('resume') or sample):
         log.info(
-            'The backbone starts untrained. To start from a pre-trained one: --cfg-options '
-            'model.backbone.init_cfg.type=Pretrained model.backbone.init_cfg.checkpoint=FILE'
+            'The backbone is initialised randomly. To start from pre-trained weights: '
+            '--cfg-options model.backbone.init_cfg.type=Pretrained '
+            'model.backbone.init_cfg.checkpoint=FILE'
         )
 
 
 def _report_training(runner, log: logging.Logger) -> dict:
     info = runner.message_hub.runtime_info
-    lines = ['Done. Everything is in ' + runner.work_dir]
+    lines = ['Done. All files are in ' + runner.work_dir]
     if info.get('last_ckpt'):
         lines.append(f'  last checkpoint   {info["last_ckpt"]}')
     if info.get('best_ckpt'):
@@ -251,7 +254,7 @@ def _report_test(
 ) -> dict:
     scores = {name: float(value) for name, value in metrics.items()}
     lines = [f'Tested {args.checkpoint}:']
-    # The classes one by one are in the table above.
+    # The table above shows the scores of each class.
     lines += [
         f'  {name:<21} {value:.4g}'
         for name, value in scores.items()

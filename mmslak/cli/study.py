@@ -1,4 +1,4 @@
-"""Studies of many trainings with one score each: finished ones are kept, seeds averaged."""
+"""Studies of many trainings: finished ones are kept, and scores are averaged over seeds."""
 
 import functools
 import hashlib
@@ -19,10 +19,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..analysis.curves import read_scalars
 from .config import load_config
+from .run import run
 
-#: What a finished training leaves in its folder.
+#: File that a finished training leaves in its directory.
 RESULT = 'result.json'
-#: What it printed.
+#: File with the output of a training.
 OUTPUT = 'output.txt'
 
 
@@ -31,13 +32,14 @@ class Training:
     """One training of a study.
 
     Args:
-        name: what is averaged over seeds; also the folder, so without blanks or slashes.
-        seed: of the training.
+        name: name of the network, the same for all seeds; also a directory, so without blanks or
+            slashes.
+        seed: seed of the training.
         config: config file.
-        options: ``KEY=VALUE`` as of ``--cfg-options``, the seed's included.
-        cost: roughly how long it takes beside the others, in any unit.
-        metric: name of its score among those of validation.
-        data: what the data were made with, where the options do not say it.
+        options: ``KEY=VALUE`` as for ``--cfg-options``, including the seed.
+        cost: approximate duration relative to the others, in any unit.
+        metric: name of its score in the validation.
+        data: settings of the data that are not in the options.
     """
 
     name: str
@@ -49,11 +51,11 @@ class Training:
     data: dict[str, int | bool] = field(default_factory=dict)
 
     def folder(self, root: Path) -> Path:
-        """Where it works, below the folder of the study."""
+        """Return its directory, below that of the study."""
         return root / self.name / f'seed{self.seed}'
 
     def settings(self) -> dict:
-        """What its score depends on."""
+        """Return what its score depends on."""
         return dict(
             config=self.config,
             contents=_digest(self.config),
@@ -63,10 +65,10 @@ class Training:
         )
 
     def result(self, root: Path) -> dict | None:
-        """Its ``score`` and how many ``seconds`` it took, or None where it is not finished.
+        """Return its ``score`` and ``seconds``, or None if it is not finished.
 
         Raises:
-            ValueError: If the folder holds the result of other settings, naming them.
+            ValueError: If the directory contains a result of other settings, naming them.
         """
         file = self.folder(root) / RESULT
         if not file.is_file():
@@ -84,23 +86,21 @@ class Training:
 
 @functools.cache
 def _digest(config: str) -> str:
-    """Identify what a config says, its bases included."""
+    """Return a hash of the content of a config, including its bases."""
     text = json.dumps(load_config(config).to_dict(), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def train(training: Training, root: Path) -> float:
-    """Run one training, with what it prints in a file of its folder, and keep its score.
+    """Run one training, write its output to a file, and keep its score.
 
     Args:
-        training (Training): What to train.
-        root (Path): Folder of the study.
+        training (Training): The training.
+        root (Path): Directory of the study.
 
     Returns:
-        float: Its last validation score.
+        float: The last validation score.
     """
-    from .launch import run
-
     begin = time.perf_counter()
     folder = training.folder(root)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def train(training: Training, root: Path) -> float:
     if training.options:
         arguments += ['--cfg-options', *training.options]
     with open(folder / OUTPUT, 'w') as file:
-        # Of the process, not only of Python: handlers of an earlier training still hold them.
+        # The descriptors of the process, because handlers of an earlier training still use them.
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         run('train', arguments)
@@ -117,7 +117,7 @@ def train(training: Training, root: Path) -> float:
         raise ValueError(f'{training.name} was not validated, or has no score {training.metric}')
     score = scores[-1][1]
     for checkpoint in folder.glob('*.pth'):
-        # A hundred of them would fill a disk, and nobody reads them.
+        # The checkpoints of a hundred trainings would fill a disk.
         checkpoint.unlink()
     seconds = time.perf_counter() - begin
     result = dict(training.settings(), score=score, seconds=seconds)
@@ -128,17 +128,17 @@ def train(training: Training, root: Path) -> float:
 
 
 def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 1) -> None:
-    """Run the trainings that are not finished yet, with a progress bar and the time left.
+    """Run the trainings that are not finished, with a progress bar and the time left.
 
     Args:
-        trainings (Sequence[Training]): In the order in which they start.
-        root (str or Path): Folder of the study; an interrupted one goes on from it.
-        processes (int): Trainings at a time, each with its share of the CPU's threads.
+        trainings (Sequence[Training]): All trainings, in the order in which they start.
+        root (str or Path): Directory of the study; an interrupted study continues there.
+        processes (int): Number of trainings at a time; they share the threads of the CPU.
 
     Raises:
-        ValueError: If ``processes`` is not positive, two trainings have one folder, a folder holds
-            the result of other settings, or a training is refused.
-        RuntimeError: If a training fails in another way, naming the file with what it printed.
+        ValueError: If ``processes`` is not positive, two trainings have the same directory, a
+            directory contains a result of other settings, or a training is refused.
+        RuntimeError: If a training fails in another way, naming the file with its output.
     """
     root = Path(root)
     if processes < 1:
@@ -157,7 +157,7 @@ def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 
     done = len(trainings) - len(left)
     with Progress(*columns, console=Console(width=110), speed_estimate_period=3600) as bar:
         task = bar.add_task('study', total=total, done=done, count=len(trainings))
-        # The time left is that of this run's own speed.
+        # The time left is estimated from the speed of this run.
         bar.reset(task, completed=total - sum(training.cost for training in left))
         context = multiprocessing.get_context('spawn')
         threads = max(1, (os.cpu_count() or 1) // processes)
@@ -173,24 +173,24 @@ def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 
                         refused = isinstance(error, (ValueError, FileNotFoundError, ImportError))
                         output = training.folder(root) / OUTPUT
                         raise (ValueError if refused else RuntimeError)(
-                            f'{training.name}, seed {training.seed}, failed: {error} (what it '
-                            f'printed is in {output})'
+                            f'{training.name}, seed {training.seed}, failed: {error} (its '
+                            f'output is in {output})'
                         ) from error
                     done += 1
                     bar.console.print(f'{training.name}, seed {training.seed}: {score:.2f}')
                     bar.update(task, advance=training.cost, done=done)
             except BaseException:
                 pool.shutdown(cancel_futures=True, wait=False)
-                # What still runs would be waited for.
+                # Otherwise the pool would wait for the trainings that still run.
                 stop.set()
                 raise
 
 
 def _begin(threads: int, parent: int, stop: Event) -> None:
-    """Begin a process of a study: with few threads, and no longer than the study lives."""
+    """Initialise a process of a study: few threads, and an end when the study ends."""
     import torch
 
-    # Fewer where OMP_NUM_THREADS says so: two threads on one core wait for each other.
+    # OMP_NUM_THREADS may ask for fewer: two threads on one core wait for each other.
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     threading.Thread(target=_end_with, args=(parent, stop), daemon=True).start()
 
@@ -202,7 +202,7 @@ def _end_with(parent: int, stop: Event) -> None:
 
 
 def summarise(trainings: Sequence[Training], root: str | Path) -> dict[str, dict[int, float]]:
-    """Give the scores of each name's finished trainings by their seeds, in order."""
+    """Return the scores of the finished trainings by name and seed, in the order of the seeds."""
     scores: dict[str, dict[int, float]] = {}
     for training in sorted(trainings, key=lambda item: item.seed):
         result = training.result(Path(root))
@@ -212,21 +212,22 @@ def summarise(trainings: Sequence[Training], root: str | Path) -> dict[str, dict
 
 
 def mean_and_spread(values: Collection[float]) -> tuple[float, float]:
-    """Mean and standard deviation of a sample; of a single value 0."""
+    """Return mean and standard deviation; the deviation of a single value is 0."""
     return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def paired_differences(
     scores: dict[str, dict[int, float]], pairs: Sequence[tuple[str, str]]
 ) -> list[float]:
-    """Give by how much the first of each pair of names exceeds the second, seed by seed.
+    """Return the difference between the scores of pairs of networks, seed by seed.
 
     Args:
-        scores (dict): Scores by name and seed, as of :func:`summarise`.
-        pairs (Sequence[tuple[str, str]]): Names of two networks each.
+        scores (dict): Scores by name and seed, from :func:`summarise`.
+        pairs (Sequence[tuple[str, str]]): Names of two networks each; the score of the second is
+            subtracted from that of the first.
 
     Returns:
-        list[float]: A difference for each pair and each seed with which both were trained.
+        list[float]: One difference for each pair and each seed that both were trained with.
     """
     return [
         scores[first][seed] - scores[second][seed]

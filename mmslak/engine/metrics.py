@@ -1,4 +1,4 @@
-"""Detections in the form of COCO's results."""
+"""Detections in COCO's result format, as a metric of MMEngine."""
 
 import json
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from ..registry import METRICS
 
 @METRICS.register_module()
 class DetectionResults(BaseMetric):
-    """Write boxes, and masks where there are any, as COCO's result format.
+    """Write predicted boxes and masks in COCO's result format.
 
-    One file holds a list of ``{image_id, category_id, bbox, score}`` and, with masks,
+    The file contains a list of ``{image_id, category_id, bbox, score}`` and, with masks,
     ``segmentation`` as a compressed run-length code. ``bbox`` is x, y, width and height in
-    pixels of the original image. It scores nothing.
+    pixels of the original image. This metric has no scores.
 
     Args:
-        out_file (str): JSON file to write; its folder is made.
-        category_ids (Sequence[int], optional): Category of each class, in the order of the
-            classes. Default: counted from 1.
+        out_file (str): JSON file to write; its directory is created.
+        category_ids (Sequence[int], optional): Category id of each class, in the order of
+            the classes. Default: 1, 2, 3 and so on.
     """
 
     def __init__(self, out_file: str, category_ids: Sequence[int] | None = None):
@@ -49,7 +49,7 @@ class DetectionResults(BaseMetric):
             self.results.append(entries)
 
     def compute_metrics(self, results: list) -> dict:
-        """Write the file; there are no scores."""
+        """Write the file, and return no scores."""
         Path(self.out_file).parent.mkdir(parents=True, exist_ok=True)
         entries = [entry for image in results for entry in image]
         Path(self.out_file).write_text(json.dumps(entries))
@@ -57,7 +57,7 @@ class DetectionResults(BaseMetric):
 
 
 def _run_lengths(masks) -> list[dict]:
-    """Encode masks of shape (N, H, W); those encoded already only become plain text."""
+    """Encode masks of shape (N, H, W) as run lengths; encoded ones only become plain text."""
     from pycocotools.mask import encode
 
     if isinstance(masks, torch.Tensor):

@@ -1,4 +1,4 @@
-"""MMEngine's runner, with a terminal for people."""
+"""MMEngine's runner with a short terminal log and checked images."""
 
 import logging
 import re
@@ -11,46 +11,46 @@ from mmengine.runner import Runner as MMEngineRunner
 
 from ..validation.images import BadImageError, check_images, no_image_left
 
-# What MMEngine logs for the record; in the log file, but not on the terminal.
+# Messages of MMEngine that go to the log file, but not to the terminal.
 _RECORD_ONLY = re.compile(
     r'\s*-{20,}\nSystem environment|\s*Config:\n|Hooks will be executed|Exp name:'
     r'|Distributed training is not used|"FileClient" will be deprecated'
     r'|"HardDiskBackend" is the alias|Checkpoints will be saved to'
     r'|The prefix is not set in metric class'
 )
-# No value at all (detection), or no accuracy beside the IoU (segmentation).
+# A row of a table without any value (detection), or with an IoU but no accuracy (segmentation).
 _EMPTY_ROW = re.compile(r'^\|[^|]+((\|\s*nan\s*)+|\|[^|]+\|\s*nan\s*)\|$')
 
 
 class ConsoleFilter(logging.Filter):
-    """Keep what is only for the record off the terminal."""
+    """Drop the messages that are for the log file only."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether ``record`` is for the terminal."""
+        """Return whether ``record`` goes to the terminal."""
         return not _RECORD_ONLY.match(record.getMessage())
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Format for the terminal: time and message, tables without the rows that have no value."""
+    """Format messages for the terminal: time and text, tables without rows that have no value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format ``record``; a level is named only where something is wrong."""
+        """Format ``record``; the level is shown for warnings and errors only."""
         lines = record.getMessage().strip('\n').split('\n')
         kept = [line for line in lines if not _EMPTY_ROW.match(line)]
         if len(kept) < len(lines):
-            kept.append(f'({len(lines) - len(kept)} classes that do not occur are left out)')
+            kept.append(f'({len(lines) - len(kept)} classes that do not occur are not shown)')
         level = f'{record.levelname}: ' if record.levelno >= logging.WARNING else ''
         return f'{self.formatTime(record, "%H:%M:%S")}  {level}' + '\n'.join(kept)
 
 
 class Runner(MMEngineRunner):
-    """MMEngine's ``Runner`` with a quiet terminal.
+    """MMEngine's ``Runner`` with a short terminal log.
 
-    The log file holds all that MMEngine logs; the terminal what a person reads.
+    The log file contains everything that MMEngine logs; the terminal shows a summary.
     """
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
-        """Build MMEngine's logger and make its terminal handler readable."""
+        """Build MMEngine's logger, with our format and filter for the terminal."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
@@ -60,11 +60,11 @@ class Runner(MMEngineRunner):
         return logger
 
     def build_dataloader(self, dataloader, seed: int | None = None, diff_rank_seed: bool = False):
-        """Build a loader of data whose images are known to be there.
+        """Build a data loader after checking that its images exist and can be read.
 
         Raises:
-            BadImageError: If images are missing or damaged, unless the config's
-                ``skip_bad_images`` is true, which leaves them out.
+            BadImageError: If images are missing or damaged. With ``skip_bad_images`` in the
+                config they are skipped instead.
         """
         if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
             try:
@@ -72,7 +72,7 @@ class Runner(MMEngineRunner):
                 if hasattr(dataset, 'full_init'):
                     dataset.full_init()
             except ValueError as error:
-                # What NumPy says where MMEngine packs an empty list of images.
+                # The message of NumPy when MMEngine packs an empty list of images.
                 if 'need at least one array' in str(error):
                     raise BadImageError(no_image_left(dataloader['dataset'])) from None
                 raise
@@ -82,9 +82,9 @@ class Runner(MMEngineRunner):
 
     @property
     def iter(self) -> int:
-        """Iterations trained so far; 0 where nothing trains.
+        """Number of training iterations so far; 0 if there is no training.
 
-        MMEngine builds the training loop and its data to answer, which MMSegmentation's
-        drawing asks in every test.
+        MMEngine's own property builds the training loop and its dataset, and MMSegmentation's
+        visualisation reads it in every test.
         """
         return self._train_loop.iter if isinstance(self._train_loop, BaseLoop) else 0

@@ -1,7 +1,20 @@
-"""The network: the SLaK backbone, its spatial mixing block, and learning from it."""
+"""The network: the SLaK backbone, its spatial mixing, and a classifier that learns from another."""
 
+from .arguments import MODES
+from .build import build_model
 from .distillation import DistilledClassifier, nkd_loss
-from .large_kernel import MODES, SpatialMixing
+from .large_kernel import SpatialMixing, branches_kept_apart
 from .slak import SLaK, SLaKBlock
+from .variants import ARCHS
 
-__all__ = ['MODES', 'DistilledClassifier', 'SLaK', 'SLaKBlock', 'SpatialMixing', 'nkd_loss']
+__all__ = [
+    'ARCHS',
+    'MODES',
+    'DistilledClassifier',
+    'SLaK',
+    'SLaKBlock',
+    'SpatialMixing',
+    'branches_kept_apart',
+    'build_model',
+    'nkd_loss',
+]

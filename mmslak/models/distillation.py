@@ -2,37 +2,40 @@
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, initialize
 from torch import Tensor, nn
 
 from ..registry import MODELS
+from .arguments import PRETRAINED
 
 
 def nkd_loss(
     student: Tensor, teacher: Tensor, target: Tensor, gamma: float = 1.5, temperature: float = 1.0
 ) -> Tensor:
-    """Normalised knowledge distillation, beside the ordinary loss of the student.
+    """Compute the loss of normalised knowledge distillation.
 
-    With S and T the softmax of student and teacher, t the target class, and N(.) the softmax at
-    temperature ``l`` over all classes but t, so that both sum to one there::
+    S and T are the softmax of student and teacher, t is the target class, and N(.) is the softmax
+    at temperature ``l`` over all other classes::
 
         L = -T_t log S_t  -  gamma l^2 sum_{i != t} N(T)_i log N(S)_i
 
+    It is added to the student's own loss.
+
     Source: Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation: A Unified
     Approach with Normalized Loss and Customized Soft Labels", ICCV 2023. Huang et al., "Are Large
-    Kernels Better Teachers than Transformers for ConvNets?", ICML 2023, train ConvNeXt from SLaK
-    by it.
+    Kernels Better Teachers than Transformers for ConvNets?", ICML 2023, use it to train ConvNeXt
+    from SLaK.
 
     Args:
         student (Tensor): Logits of shape (N, C), C at least 2.
-        teacher (Tensor): Logits of shape (N, C); no gradient flows into them.
-        target (Tensor): Classes of shape (N,), or shares of the classes of shape (N, C) as Mixup
-            makes them, of which the largest is the target.
-        gamma (float): Weight of the other classes.
+        teacher (Tensor): Logits of shape (N, C); they get no gradient.
+        target (Tensor): Classes of shape (N,), or soft labels of shape (N, C) as from Mixup, of
+            which the largest is the target.
+        gamma (float): Weight of the second term.
         temperature (float): l.
 
     Returns:
-        Tensor: The loss, a number, averaged over the batch.
+        Tensor: The loss, a scalar, averaged over the batch.
     """
     teacher = teacher.detach()
     if target.dim() == 2:
@@ -52,23 +55,24 @@ def nkd_loss(
 class DistilledClassifier(BaseModel):
     """Train any MMPretrain classifier from a teacher by normalised knowledge distillation.
 
-    The loss is the student's own plus ``weight`` times :func:`nkd_loss`. The teacher sees the
-    student's batch, Mixup and CutMix included; it is in evaluation mode, without gradients, and
-    in no checkpoint. Testing runs the student alone.
+    The loss is the student's own plus ``weight`` times :func:`nkd_loss`. The teacher sees the same
+    batch as the student, with Mixup and CutMix. It runs in evaluation mode without gradients, and
+    checkpoints do not contain it. Testing runs the student alone.
 
     Args:
-        student (dict): Config of a classifier with ``extract_feat`` and ``head``.
-        teacher (dict): Config of a classifier with the same classes.
-        teacher_checkpoint (str): Its weights: a checkpoint of this package or of the authors.
+        student (dict): Config of a classifier of MMPretrain.
+        teacher (dict): Config of a SLaK classifier with the same classes.
+        teacher_checkpoint (str): Weights of the teacher: a checkpoint of this package or of the
+            authors.
         gamma (float): See :func:`nkd_loss`.
         temperature (float): See :func:`nkd_loss`.
-        weight (float): Weight of the distillation.
-        data_preprocessor (dict, optional): Of the student; given by MMEngine's runner.
-        init_cfg (dict, optional): Not needed; the student has its own.
+        weight (float): Weight of :func:`nkd_loss`.
+        data_preprocessor (dict, optional): The data preprocessor; MMEngine's runner passes it.
+        init_cfg (dict, optional): Initialisation of the whole; the student has its own.
 
     Raises:
-        ValueError: For a weight, gamma or temperature out of range, a teacher without weights,
-            or one whose weights or classes do not fit.
+        ValueError: If weight, gamma or temperature is out of range, or if the teacher has no
+            weights or its weights or classes do not fit.
     """
 
     def __init__(
@@ -99,24 +103,21 @@ class DistilledClassifier(BaseModel):
 
     @property
     def teacher(self) -> nn.Module:
-        """The teacher, in evaluation mode; no part of the state of this module."""
+        """The teacher, in evaluation mode; it is not part of the state of this module."""
         return self._teacher.module
 
     def init_weights(self) -> None:
-        """Initialise the student, and load the teacher."""
-        # Here, for the reader of checkpoints builds networks.
-        from ..checkpoints.backbone import load_classifier
-
+        """Initialise the student and load the teacher."""
         super().init_weights()
         if self.teacher_checkpoint is None:
             raise ValueError(
                 'model.teacher_checkpoint must name the weights of the teacher, such as the '
                 'averaged.pth of its training'
             )
-        load_classifier(self.teacher, self.teacher_checkpoint)
+        initialize(self.teacher, dict(type=PRETRAINED, checkpoint=self.teacher_checkpoint))
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
-        """Run the student; in mode ``loss`` the teacher as well.
+        """Run the student, and in mode ``loss`` also the teacher.
 
         Args:
             inputs (Tensor): Images of shape (N, C, H, W).
@@ -143,7 +144,7 @@ class DistilledClassifier(BaseModel):
 
 
 class _Outside:
-    """Hold a module apart: not trained, not averaged, not copied, not saved."""
+    """Keep a module out of its parent: it is not trained, averaged, copied or saved."""
 
     def __init__(self, module: nn.Module):
         self.module = module

@@ -1,5 +1,8 @@
 """Spatial mixing with very large depth-wise kernels."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
@@ -7,16 +10,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import LargeKernelConv2d, decomposed_conv2d, depthwise_conv2d
 from ..ops.depthwise import add_centred
+from .arguments import check_kernels
 
-# mode -> the kernels (height, width) of its parallel branches, for kernel size M and the
-# small kernel N. Where a branch stands alone it is a plain convolution with a bias, as in
-# ConvNeXt; where several are summed, each has a norm of its own and no bias.
+#: mode -> the kernels (height, width) of its parallel branches, for kernel size M and small
+#: kernel N. A single branch is a plain convolution with a bias, as in ConvNeXt. Where several are
+#: summed, each has a norm of its own and no bias.
 BRANCHES = {
     'decomposed': lambda m, n: {'tall': (m, n), 'wide': (n, m), 'small': (n, n)},
     'reparam': lambda m, n: {'large': (m, m), 'small': (n, n)},
     'naive': lambda m, n: {'large': (m, m)},
 }
-MODES = tuple(BRANCHES)
 
 
 class SpatialMixing(nn.Module):
@@ -26,19 +29,24 @@ class SpatialMixing(nn.Module):
     ``reparam`` that of M x M and N x N (the RepLKNet recipe), each followed by its own norm;
     ``naive`` is one M x M kernel with a bias (ConvNeXt's block, enlarged).
 
-    A batch norm that is not training only scales and shifts. Where all of them do, they are
-    folded into the kernels before these are applied, and the small kernel is added to a large
-    one: the same function, in fewer passes over the maps. Branches that somebody hooks into are
-    run one by one, so that the hooks see what they expect.
+    In evaluation mode a batch norm only scales and shifts. With ``fuse_in_eval``, the default, it
+    is then folded into the kernel before the convolution, and the small kernel is added to a large
+    one: the same function in fewer passes over the feature map. The branches are not called one by
+    one then, so that forward hooks on them do not run; set the attribute ``fuse_in_eval`` to False
+    where they should.
 
     Args:
         channels (int): Channels C of input and output.
         kernel_size (int): M, odd.
         small_kernel (int): N, odd and at most M; not used by ``naive``.
         mode (str): ``decomposed``, ``reparam`` or ``naive``.
-        norm_cfg (dict): Norm after each branch, for maps of shape (N, C, H, W).
+        norm_cfg (dict): Norm after each branch, for feature maps of shape (N, C, H, W).
         deploy (bool): Build what :meth:`switch_to_deploy` leaves: no norms, no small kernel,
             one bias.
+
+    Attributes:
+        fuse_in_eval (bool): Fuse the branches in evaluation mode where all norms are batch norms
+            with running statistics. It can be read and set at any time.
 
     Raises:
         ValueError: For an unknown mode, an even or non-positive kernel, or a kernel smaller
@@ -70,10 +78,11 @@ class SpatialMixing(nn.Module):
             self.add_module(name, branch)
         self.mode = mode
         self.branch_names = tuple(kernels)
+        self.fuse_in_eval = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mix ``x`` of shape (N, C, H, W) over space; the shape stays."""
-        if self._is_linear() and not self._is_hooked():
+        """Mix ``x`` of shape (N, C, H, W) over space; the shape stays the same."""
+        if self.fuse_in_eval and self._is_linear():
             kernels, bias = self._merge()
             if len(kernels) == 2:
                 implementation = self.tall.conv.implementation
@@ -85,13 +94,14 @@ class SpatialMixing(nn.Module):
         return out
 
     def switch_to_deploy(self) -> None:
-        """Fold the norms and the small kernel into the large kernels, for good.
+        """Replace the branches by merged convolutions, in place.
 
-        The function computed in evaluation mode stays the same.
+        The norms and the small kernel are folded into the large kernels. The outputs in evaluation
+        mode stay the same up to rounding.
 
         Raises:
-            ValueError: If a norm is no batch norm with running statistics, which alone can be
-                folded.
+            ValueError: If a norm cannot be folded because it is not a batch norm with running
+                statistics.
         """
         for name in self.branch_names:
             norm = getattr(getattr(self, name), 'norm', None)
@@ -121,20 +131,12 @@ class SpatialMixing(nn.Module):
         self.branch_names = tuple(kernels)
 
     def _is_linear(self) -> bool:
-        """Whether every branch only multiplies and adds constants."""
+        """Return whether every branch is a linear function of its input."""
         norms = (getattr(getattr(self, name), 'norm', None) for name in self.branch_names)
         return all(norm is None or (_folds(norm) and not norm.training) for norm in norms)
 
-    def _is_hooked(self) -> bool:
-        branches = (getattr(self, name) for name in self.branch_names)
-        return any(
-            module._forward_hooks or module._forward_pre_hooks
-            for branch in branches
-            for module in (branch, *branch.children())
-        )
-
     def _merge(self) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Kernels of one or two convolutions, and a bias, that compute what all branches do."""
+        """Return kernels of one or two convolutions, and a bias, equal to the sum of branches."""
         kernels, bias = {}, None
         for name in self.branch_names:
             branch = getattr(self, name)
@@ -164,17 +166,20 @@ def _folds(norm: nn.Module) -> bool:
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 
-def check_kernels(kernel_size: int, small_kernel: int, mode: str) -> None:
-    """Raise a ValueError naming the argument unless the three describe a block."""
-    if mode not in BRANCHES:
-        raise ValueError(f'mode must be one of {", ".join(map(repr, MODES))}, got {mode!r}')
-    for argument, size in (('kernel_sizes', kernel_size), ('small_kernel', small_kernel)):
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1 or size % 2 == 0:
-            raise ValueError(
-                f'{argument} must be odd positive integers ("same" padding), got {size!r}'
-            )
-    if mode != 'naive' and kernel_size < small_kernel:
-        raise ValueError(
-            f'kernel_sizes must be at least small_kernel={small_kernel} in mode {mode!r}, '
-            f'got {kernel_size}'
-        )
+@contextmanager
+def branches_kept_apart(model: nn.Module) -> Iterator[None]:
+    """Call every branch on its own inside the context, in evaluation mode too.
+
+    Args:
+        model (nn.Module): Any model; the flag ``fuse_in_eval`` of the spatial mixing in it is
+            restored afterwards.
+    """
+    mixings = [module for module in model.modules() if isinstance(module, SpatialMixing)]
+    flags = [mixing.fuse_in_eval for mixing in mixings]
+    for mixing in mixings:
+        mixing.fuse_in_eval = False
+    try:
+        yield
+    finally:
+        for mixing, flag in zip(mixings, flags, strict=True):
+            mixing.fuse_in_eval = flag

@@ -1,40 +1,37 @@
-"""The SLaK backbone: the norm and block, then the network, then its variants."""
+"""The SLaK backbone: the norm, the block, then the network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule, PretrainedInit
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ..registry import MODELS
-from .large_kernel import SpatialMixing, check_kernels
+from .arguments import (
+    as_tuple,
+    check_kernels,
+    check_scalars,
+    resolve_init_cfg,
+    resolve_out_indices,
+)
+from .large_kernel import SpatialMixing
 from .layer_depth import layer_depth
+from .variants import resolve_arch
 
-#: name -> depths and base widths of the four stages (paper, section 4.1). ``nano`` is this
-#: package's own, for demonstrations and tests.
-ARCHS = {
-    'nano': dict(depths=(1, 1, 3, 1), widths=(16, 32, 64, 128)),
-    'tiny': dict(depths=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
-    'small': dict(depths=(3, 3, 27, 3), widths=(96, 192, 384, 768)),
-    'base': dict(depths=(3, 3, 27, 3), widths=(128, 256, 512, 1024)),
-    'large': dict(depths=(3, 3, 27, 3), widths=(192, 384, 768, 1536)),
-}
-#: The paper's one width factor for all of its models ("expand more width", section 4.1).
-WIDTH_FACTOR = 1.3
-#: Strides 4, 8, 16 and 32: below this side the last map would be empty.
+#: Smallest side of an image in pixels: at stride 32 a smaller one leaves an empty feature map.
 MIN_SIZE = 32
 
 
 class ChannelLayerNorm(nn.LayerNorm):
-    """LayerNorm over the channels of a map of shape (N, C, H, W)."""
+    """LayerNorm over the channels of a feature map of shape (N, C, H, W)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise each position of ``x``, (N, C, H, W), over its C channels."""
+        """Normalise ``x`` of shape (N, C, H, W) over its C channels at each position."""
         x = x.permute(0, 2, 3, 1)
         x = F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
@@ -48,8 +45,9 @@ class SLaKBlock(nn.Module):
         kernel_size (int): Large kernel M.
         small_kernel (int): Small kernel N.
         mode (str): How the large kernel is built, see :class:`SpatialMixing`.
-        drop_path_rate (float): Chance to drop the residual branch of a sample in training.
-        layer_scale_init_value (float): Initial layer scale; 0 builds the block without one.
+        drop_path_rate (float): Probability to drop the residual branch of a sample in training.
+        layer_scale_init_value (float): Initial layer scale; 0 builds the block without layer
+            scale.
         norm_cfg (dict): Norm of the branches of the spatial mixing.
         with_cp (bool): Recompute activations in the backward pass instead of keeping them.
         deploy (bool): Build the merged form, see :meth:`SpatialMixing.switch_to_deploy`.
@@ -94,9 +92,9 @@ class SLaKBlock(nn.Module):
         return nullcontext(), _statistics_kept(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` of shape (N, C, H, W) to the same shape."""
+        """Transform ``x`` of shape (N, C, H, W); the shape stays the same."""
         if self.with_cp and torch.is_grad_enabled():
-            # A compiled graph recomputes without running its side effects again.
+            # A compiled graph does not repeat its side effects when it recomputes.
             keep = {} if torch.compiler.is_compiling() else dict(context_fn=self._contexts)
             residual = checkpoint(self._residual, x, use_reentrant=False, **keep)
         else:
@@ -106,15 +104,15 @@ class SLaKBlock(nn.Module):
 
 @contextmanager
 def _statistics_kept(module: nn.Module):
-    """Let batch norms below ``module`` normalise without updating running statistics.
+    """Keep the running statistics of all batch norms in ``module`` unchanged.
 
-    The recomputation of a checkpointed block sees the batch a second time; without this it
-    would enter the running mean and variance twice.
+    A block with activation checkpointing sees each batch twice. Without this the batch would
+    enter the running mean and variance twice.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
     for norm in norms:
-        # Not track_running_stats=False: the recomputation must save the same tensors.
+        # track_running_stats=False would change which tensors the recomputation saves.
         norm.momentum = 0.0
     try:
         yield
@@ -128,9 +126,9 @@ def _statistics_kept(module: nn.Module):
 class SLaK(BaseModule):
     """Sparse Large Kernel Network (paper, section 4.1), as a backbone for every toolbox.
 
-    For dense prediction it returns one map per entry of ``out_indices``, of strides 4, 8, 16
-    and 32, each through a LayerNorm of its own. As a classifier
-    (``gap_before_final_norm=True, out_indices=(3,)``) it returns the pooled, normalised
+    For dense prediction it returns one feature map for each entry of ``out_indices``, of strides
+    4, 8, 16 and 32, each after a LayerNorm of its own. As a classifier
+    (``gap_before_final_norm=True, out_indices=(3,)``) it returns the pooled and normalised
     feature of shape (N, C) that MMPretrain's heads expect.
 
     Args:
@@ -146,16 +144,18 @@ class SLaK(BaseModule):
         drop_path_rate (float): Stochastic depth of the last block; grows linearly from 0.
         layer_scale_init_value (float): Initial layer scale; 0 for none.
         out_indices (Sequence[int] or int): Stages to return, 0 to 3, or -1 for the last.
-        frozen_stages (int): Stages held fixed, counted from the input, each with the
-            downsampling before it. 0 (or -1): none.
+        frozen_stages (int): Number of stages to freeze, counted from the input, each with the
+            downsampling before it; 0 or -1 for none.
         norm_eval (bool): Keep batch norms in evaluation mode while training.
         with_cp (bool): Activation checkpointing in every block.
         norm_cfg (dict): Norm of the branches in the blocks.
         gap_before_final_norm (bool): Pool each output over space before its norm.
-        deploy (bool): Build the form that :meth:`switch_to_deploy` leaves, for checkpoints that
-            were merged for inference.
+        deploy (bool): Build the merged network that :meth:`switch_to_deploy` leaves, to load
+            checkpoints that were merged for inference.
         init_cfg (dict or list, optional): MMEngine's initialisation. Default: truncated
-            normal of std 0.02 for convolutions and linear layers, biases 0.
+            normal with std 0.02 for convolutions and linear layers, biases 0.
+            ``dict(type='Pretrained', checkpoint=FILE)`` takes checkpoints of this package and of
+            the authors of SLaK and ConvNeXt.
 
     Raises:
         ValueError: Naming the argument, the value got and what is allowed.
@@ -180,67 +180,56 @@ class SLaK(BaseModule):
         deploy: bool = False,
         init_cfg: dict | list | None = None,
     ):
-        super().__init__(init_cfg=_with_default_init(init_cfg))
-        self.depths, self.widths = _resolve_arch(arch, width_factor)
+        super().__init__(init_cfg=resolve_init_cfg(init_cfg))
+        self.depths, self.widths = resolve_arch(arch, width_factor)
         stages = len(self.depths)
-        kernel_sizes = _as_tuple('kernel_sizes', kernel_sizes, stages)
-        for kernel_size in kernel_sizes:
+        self.kernel_sizes = as_tuple('kernel_sizes', kernel_sizes, stages)
+        for kernel_size in self.kernel_sizes:
             check_kernels(kernel_size, small_kernel, mode)
-        if not isinstance(in_channels, int) or in_channels < 1:
-            raise ValueError(f'in_channels must be a positive integer, got {in_channels!r}')
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate!r}')
-        if layer_scale_init_value < 0:
-            raise ValueError(
-                f'layer_scale_init_value must be 0 or positive, got {layer_scale_init_value!r}'
-            )
-        if frozen_stages not in range(-1, stages + 1):
-            raise ValueError(f'frozen_stages must be in -1..{stages}, got {frozen_stages!r}')
-        self.out_indices = _resolve_out_indices(out_indices, stages)
+        check_scalars(stages, in_channels, drop_path_rate, layer_scale_init_value, frozen_stages)
+        self.out_indices = resolve_out_indices(out_indices, stages)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.gap_before_final_norm = gap_before_final_norm
 
-        self.downsample_layers = nn.ModuleList()
-        self.stages = nn.ModuleList()
+        block = dict(
+            small_kernel=small_kernel,
+            mode=mode,
+            layer_scale_init_value=layer_scale_init_value,
+            norm_cfg=norm_cfg,
+            with_cp=with_cp,
+            deploy=deploy,
+        )
         last = max(1, sum(self.depths) - 1)
         rates = iter(drop_path_rate * i / last for i in range(sum(self.depths)))
-        previous = in_channels
-        for depth, width, kernel_size in zip(self.depths, self.widths, kernel_sizes, strict=True):
-            if not self.stages:
-                downsample = nn.Sequential(
-                    nn.Conv2d(previous, width, kernel_size=4, stride=4),
-                    ChannelLayerNorm(width, eps=1e-6),
-                )
-            else:
-                downsample = nn.Sequential(
-                    ChannelLayerNorm(previous, eps=1e-6),
-                    nn.Conv2d(previous, width, kernel_size=2, stride=2),
-                )
-            self.downsample_layers.append(downsample)
-            self.stages.append(
-                nn.Sequential(
-                    *(
-                        SLaKBlock(
-                            width,
-                            kernel_size,
-                            small_kernel,
-                            mode,
-                            drop_path_rate=next(rates),
-                            layer_scale_init_value=layer_scale_init_value,
-                            norm_cfg=norm_cfg,
-                            with_cp=with_cp,
-                            deploy=deploy,
-                        )
-                        for _ in range(depth)
-                    )
-                )
-            )
-            previous = width
+        self.downsample_layers = nn.ModuleList()
+        self.stages = nn.ModuleList()
+        for i in range(stages):
+            previous = self.widths[i - 1] if i else in_channels
+            self.downsample_layers.append(self._make_downsample(i, previous))
+            self.stages.append(self._make_stage(i, rates, **block))
         for i in self.out_indices:
             norm = nn.LayerNorm if gap_before_final_norm else ChannelLayerNorm
             self.add_module(f'norm{i}', norm(self.widths[i], eps=1e-6))
         self._freeze()
+
+    def _make_downsample(self, i: int, in_channels: int) -> nn.Sequential:
+        """Make the stem (i = 0) or the downsampling before stage i (paper, section 4.1)."""
+        width = self.widths[i]
+        if i == 0:
+            conv = nn.Conv2d(in_channels, width, kernel_size=4, stride=4)
+            return nn.Sequential(conv, ChannelLayerNorm(width, eps=1e-6))
+        conv = nn.Conv2d(in_channels, width, kernel_size=2, stride=2)
+        return nn.Sequential(ChannelLayerNorm(in_channels, eps=1e-6), conv)
+
+    def _make_stage(self, i: int, rates: Iterator[float], **block) -> nn.Sequential:
+        """Make the blocks of stage i; ``rates`` gives the drop path rate of each block."""
+        return nn.Sequential(
+            *(
+                SLaKBlock(self.widths[i], self.kernel_sizes[i], drop_path_rate=next(rates), **block)
+                for _ in range(self.depths[i])
+            )
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the outputs of the stages in ``out_indices``.
@@ -249,8 +238,8 @@ class SLaK(BaseModule):
             x (Tensor): Images of shape (N, C, H, W), H and W at least 32.
 
         Returns:
-            tuple[Tensor]: Maps of shape (N, width, H // stride, W // stride), or vectors of
-            shape (N, width) with ``gap_before_final_norm``.
+            tuple[Tensor]: Feature maps of shape (N, width, H // stride, W // stride), or vectors
+            of shape (N, width) with ``gap_before_final_norm``.
 
         Raises:
             ValueError: If the images are smaller than 32 x 32.
@@ -265,18 +254,28 @@ class SLaK(BaseModule):
             x = self.stages[i](self.downsample_layers[i](x))
             if i in self.out_indices:
                 feature = x.mean((-2, -1)) if self.gap_before_final_norm else x
-                # The norm leaves the channels last in memory, which convolutions pass on; MMCV's
-                # RoIAlign reads such maps as if the channels came first.
+                # The norm leaves the channels last in memory. MMCV's RoIAlign would read such a
+                # feature map as if the channels came first.
                 outs.append(getattr(self, f'norm{i}')(feature).contiguous())
         return tuple(outs)
+
+    @property
+    def fuse_in_eval(self) -> bool:
+        """Whether evaluation fuses the branches of the blocks, see :class:`SpatialMixing`."""
+        return all(mixing.fuse_in_eval for mixing in self._mixings())
+
+    @fuse_in_eval.setter
+    def fuse_in_eval(self, fuse: bool) -> None:
+        for mixing in self._mixings():
+            mixing.fuse_in_eval = fuse
 
     def switch_to_deploy(self) -> 'SLaK':
         """Merge the branches of every block for inference, in place.
 
-        Batch norms and small kernels are folded into the large kernels, which leaves two
-        convolutions and one bias to a decomposed block (paper, section 4) and one to the others.
-        What the network computes in evaluation mode stays the same, to rounding; it should not
-        be trained afterwards. Its checkpoint loads into ``SLaK(..., deploy=True)``.
+        Batch norms and small kernels are folded into the large kernels. A decomposed block keeps
+        two convolutions and one bias (paper, section 4), a block of another mode one convolution
+        and one bias. The outputs in evaluation mode stay the same up to rounding. The merged
+        network should not be trained further. Its checkpoint loads into ``SLaK(..., deploy=True)``.
 
         Returns:
             SLaK: The network itself.
@@ -284,13 +283,15 @@ class SLaK(BaseModule):
         Raises:
             ValueError: If the branches have norms other than batch norms.
         """
-        for module in self.modules():
-            if isinstance(module, SpatialMixing):
-                module.switch_to_deploy()
+        for mixing in self._mixings():
+            mixing.switch_to_deploy()
         return self
 
+    def _mixings(self) -> list[SpatialMixing]:
+        return [module for module in self.modules() if isinstance(module, SpatialMixing)]
+
     def train(self, mode: bool = True) -> 'SLaK':
-        """Switch to training mode, but for frozen stages and, by ``norm_eval``, batch norms."""
+        """Switch to training mode, except frozen stages and, with ``norm_eval``, batch norms."""
         super().train(mode)
         self._freeze()
         if mode and self.norm_eval:
@@ -298,31 +299,6 @@ class SLaK(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-    def init_weights(self) -> None:
-        """Initialise as ``init_cfg`` says.
-
-        ``dict(type='Pretrained', checkpoint=FILE)`` takes checkpoints of this package and those
-        of the authors of SLaK and ConvNeXt, see :func:`mmslak.checkpoints.load_backbone`.
-
-        Raises:
-            FileNotFoundError: If such a file does not exist.
-            ValueError: If it cannot be read safely or does not fit.
-        """
-        if self.is_init:
-            return
-        # Here, for the reader of checkpoints builds networks.
-        from ..checkpoints import load_backbone
-
-        settings = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
-        pretrained = [cfg for cfg in settings if _is_pretrained(cfg)]
-        self.init_cfg = [cfg for cfg in settings if not _is_pretrained(cfg)]
-        try:
-            super().init_weights()
-            for cfg in pretrained:
-                load_backbone(self, cfg['checkpoint'], cfg.get('prefix'))
-        finally:
-            self.init_cfg = settings
 
     def _freeze(self) -> None:
         for i in range(self.frozen_stages):
@@ -332,77 +308,21 @@ class SLaK(BaseModule):
     def get_layer_depth(
         self, param_name: str, prefix: str = '', decay_type: str = 'layer_wise'
     ) -> tuple[int, int]:
-        """Tell the learning-rate group of a parameter, as in the ConvNeXt family.
+        """Return the learning-rate group of a parameter, as MMPretrain's backbones do.
 
-        Layer-wise: stem 0; stage 1: 1; second downsampling and stage 2: 2; third
-        downsampling 3; stage 3 from 3, one more every three blocks; fourth downsampling and
-        stage 4 the deepest; everything else one beyond. Stage-wise: downsampling 0, stage i:
-        i, everything else the last group.
+        The groups are in the table of :func:`mmslak.models.layer_depth.layer_depth`.
 
         Args:
             param_name (str): Name of the parameter in the whole model.
-            prefix (str): What comes before the backbone's own names, such as ``backbone.``.
+            prefix (str): Prefix of the names of the backbone, such as ``backbone.``.
             decay_type (str): ``layer_wise`` or ``stage_wise``.
 
         Returns:
-            tuple[int, int]: Group, and number of groups; the group's learning rate is
-            ``lr * rate ** (groups - 1 - group)``.
+            tuple[int, int]: The group, counted from 0, and the number of groups.
+
+        Raises:
+            ValueError: If ``decay_type`` is neither.
         """
-        # The deepest layer is 6 for a third stage of 9 blocks and 12 for one of 27.
+        # The last group of the stages is 6 for a third stage of 9 blocks and 12 for one of 27.
         deepest = 4 + (self.depths[2] - 1) // 3
         return layer_depth(param_name, prefix, deepest, decay_type)
-
-
-def _with_default_init(init_cfg: dict | list | None) -> list:
-    """Put the network's own initialisation before a checkpoint's, which may lack some keys."""
-    default = dict(type='TruncNormal', layer=['Conv2d', 'Linear'], std=0.02, bias=0.0)
-    if init_cfg is None:
-        return [default]
-    init_cfg = init_cfg if isinstance(init_cfg, list) else [init_cfg]
-    return init_cfg if any(not _is_pretrained(c) for c in init_cfg) else [default, *init_cfg]
-
-
-def _is_pretrained(cfg: dict) -> bool:
-    return cfg['type'] in ('Pretrained', PretrainedInit)
-
-
-def _resolve_arch(
-    arch: str | dict, width_factor: float | None
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            allowed = ', '.join(map(repr, ARCHS))
-            raise ValueError(
-                f'arch must be one of {allowed} or a dict of depths and widths, got {arch!r}'
-            )
-        factor = WIDTH_FACTOR if width_factor is None else width_factor
-        arch = ARCHS[arch]
-    elif isinstance(arch, dict) and set(arch) == {'depths', 'widths'}:
-        factor = 1.0 if width_factor is None else width_factor
-    else:
-        raise ValueError(f"arch as a dict must have exactly 'depths' and 'widths', got {arch!r}")
-    depths = _as_tuple('depths', arch['depths'], 4)
-    if not factor > 0:
-        raise ValueError(f'width_factor must be positive, got {width_factor!r}')
-    widths = tuple(int(width * factor) for width in _as_tuple('widths', arch['widths'], 4))
-    for argument, values in (('depths', depths), ('widths', widths)):
-        if not all(isinstance(value, int) and value > 0 for value in values):
-            raise ValueError(f'{argument} must be positive integers, got {values}')
-    return depths, widths
-
-
-def _as_tuple(argument: str, values: Sequence, length: int) -> tuple:
-    if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != length:
-        raise ValueError(f'{argument} must have {length} entries, one a stage, got {values!r}')
-    return tuple(values)
-
-
-def _resolve_out_indices(out_indices: Sequence[int] | int, stages: int) -> tuple[int, ...]:
-    indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
-    resolved = [i + stages if isinstance(i, int) and i < 0 else i for i in indices]
-    if not resolved or resolved != sorted(set(resolved)) or not set(resolved) <= set(range(stages)):
-        raise ValueError(
-            f'out_indices must be distinct stages in ascending order, each in 0..{stages - 1} '
-            f'(or -{stages}..-1 from the end), got {out_indices!r}'
-        )
-    return tuple(resolved)

@@ -1,8 +1,8 @@
 """The CPU kernels of ``depthwise.cpp``: compiled on first use, then called with plain pointers.
 
 Nothing is built at installation. The first call compiles the file for this processor, which
-takes about a second, and keeps the library in ``~/.cache/mmslak`` (``XDG_CACHE_HOME`` moves it)
-under a name made of the source, the compiler and the processor.
+takes about a second. The library is kept in ``~/.cache/mmslak``, or in ``mmslak`` under
+``XDG_CACHE_HOME``; its name is a hash of the source, the compiler and the processor.
 """
 
 import ctypes
@@ -17,14 +17,13 @@ import tempfile
 from pathlib import Path
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
 _SOURCE = Path(__file__).with_name('depthwise.cpp')
 _COMPILERS = ('g++', 'clang++', 'c++')
 _FLAGS = ('-std=c++17', '-O3', '-shared', '-fPIC', '-fno-exceptions', '-fno-rtti')
 _SUFFIX = {torch.float32: 'float', torch.float64: 'double'}
-#: Multiply-adds under which waking another thread costs more than it brings.
+#: With fewer multiply-adds than this, a second thread costs more time than it saves.
 _SMALL = 1 << 19
 
 
@@ -34,14 +33,14 @@ def forward(
     """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, in float32 or float64.
 
     Args:
-        x (Tensor): Maps of shape (N, C, H, W), not empty, any strides.
+        x (Tensor): Feature maps of shape (N, C, H, W), not empty, any strides.
         weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
         bias (Tensor, optional): Of shape (C,).
         add_to (Tensor, optional): Dense, of the shape of ``x``; the result is added to it in
             place.
 
     Returns:
-        Tensor: ``add_to``, or a new tensor laid out in memory as ``x``.
+        Tensor: ``add_to``, or a new tensor in the memory format of ``x``.
     """
     weight = weight.contiguous()
     bias = None if bias is None else bias.contiguous()
@@ -55,19 +54,19 @@ def forward(
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Carry ``grad`` (N, C, H, W) back to the kernels, of shape (C, 1, kh, kw)."""
+    """Return the gradient of the kernels, (C, 1, kh, kw), for ``grad`` of the output."""
     out = x.new_empty(x.shape[1], 1, *kernel_size)
     _call('gradient', x, kernel_size, *_strided(x), *_strided(grad), _pointer(out))
     return out
 
 
 def available() -> bool:
-    """Tell whether the kernels can be used; compiles them where that was not done yet."""
+    """Return whether the kernels can be used; the first call compiles them."""
     return _library() is not None
 
 
 def _call(task: str, x: Tensor, kernel_size: tuple[int, int], *arguments) -> None:
-    # A sum over the whole map in one thread; a product of two sizes cannot overflow here.
+    # Python integers cannot overflow.
     work = x.numel() * kernel_size[0] * kernel_size[1]
     threads = 1 if work < _SMALL else torch.get_num_threads()
     failed = getattr(_library(), f'mmslak_{task}_{_SUFFIX[x.dtype]}')(
@@ -91,9 +90,9 @@ def _strided(tensor: Tensor) -> tuple[ctypes.c_void_p, ctypes.Array]:
 
 
 class _Threads:
-    """How PyTorch's own OpenMP runtime is asked to run a function on a team of threads.
+    """Access to PyTorch's own OpenMP runtime, which runs a function on a team of threads.
 
-    With a second runtime, its threads and PyTorch's would wait for work on the same cores.
+    The threads of a second runtime would compete with those of PyTorch for the same cores.
     """
 
     parallel = None
@@ -103,15 +102,14 @@ class _Threads:
         for name in ('libtorch_cpu.so', 'libtorch_cpu.dylib'):
             file = Path(torch.__file__).parent / 'lib' / name
             if torch.backends.openmp.is_available() and file.is_file():
-                # Looked up in this library and all that it is linked with. LLVM's runtime has
-                # the function of GCC's too.
+                # The symbol is looked up in this library and in those it links to. LLVM's
+                # runtime has this function of GCC's runtime too.
                 function = getattr(ctypes.CDLL(str(file)), 'GOMP_parallel', None)
                 cls.parallel = ctypes.cast(function, ctypes.c_void_p) if function else None
 
     @classmethod
     def forget(cls) -> None:
-        # The threads of the parent do not exist in a forked child, and waiting for them is
-        # for ever.
+        # A forked child has no threads of its parent and would wait for them forever.
         cls.parallel = None
 
 
@@ -128,7 +126,7 @@ def _library() -> ctypes.CDLL | None:
         try:
             library = ctypes.CDLL(str(_compiled(compiler)))
         except OSError:
-            # The file in the cache is damaged.
+            # The cached file is damaged.
             library = ctypes.CDLL(str(_compiled(compiler, again=True)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, 'stderr', None) or str(error)
@@ -139,10 +137,8 @@ def _library() -> ctypes.CDLL | None:
 
 
 def _without(reason: str) -> None:
-    print_log(
-        f'Large kernels run without the compiled CPU kernels, several times slower: {reason}',
-        'current',
-        logging.WARNING,
+    logging.getLogger(__name__).warning(
+        'Large kernels run without the compiled CPU kernels, several times slower: %s', reason
     )
 
 
@@ -166,7 +162,7 @@ def _compiled(compiler: str, again: bool = False) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(dir=cache)
     except OSError:
-        # A home that cannot be written to: compile for this process alone.
+        # The home directory is not writable: compile for this process alone.
         folder = tempfile.mkdtemp(prefix='mmslak-')
         file = Path(folder) / file.name
     fresh = Path(folder) / 'fresh.so'
@@ -175,7 +171,7 @@ def _compiled(compiler: str, again: bool = False) -> Path:
             [*command, '-o', str(fresh), str(_SOURCE)],
             check=True, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
-        # In one step: another process may be doing, or be reading, the same.
+        # Atomic, because other processes may write or read the same file.
         fresh.replace(file)
     finally:
         if Path(folder) != file.parent:
@@ -184,7 +180,7 @@ def _compiled(compiler: str, again: bool = False) -> Path:
 
 
 def _processor() -> str:
-    """What the processor can do, as far as the system tells."""
+    """Return the model and features of the processor, as far as the system reports them."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:

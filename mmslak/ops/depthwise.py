@@ -1,9 +1,9 @@
 """The operator: depth-wise convolution with large kernels, on any device, differentiable.
 
 It is registered with PyTorch as ``mmslak::depthwise_conv2d``, a sum of depth-wise convolutions of
-one input. Its gradient with respect to the input is the same operator with kernels turned by 180
-degrees; that with respect to a kernel is ``mmslak::depthwise_conv2d_weight_gradient``, which is
-bilinear, so that gradients of any order are made of the two.
+one input. Its gradient with respect to the input is the same operator with flipped kernels. Its
+gradient with respect to a kernel is ``mmslak::depthwise_conv2d_weight_gradient``, which is
+bilinear, so that gradients of any order consist of these two operators.
 """
 
 import math
@@ -17,9 +17,9 @@ from torch.utils.flop_counter import register_flop_formula
 
 from . import cpp, pytorch
 
-#: Names for ``implementation``: ``auto`` picks by device and shape, ``native`` is PyTorch's
-#: convolution, ``pytorch`` is made of PyTorch's operators, ``cpp`` is compiled for this CPU on
-#: first use, ``triton`` runs on GPUs.
+#: Values of ``implementation``: ``auto`` chooses by device and shape, ``native`` is PyTorch's
+#: convolution, ``pytorch`` consists of other operators of PyTorch, ``cpp`` is compiled for this
+#: CPU on first use, ``triton`` runs on GPUs.
 IMPLEMENTATIONS = ('auto', 'native', 'pytorch', 'cpp', 'triton')
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -27,26 +27,26 @@ _HALF = (torch.float16, torch.bfloat16)
 def depthwise_conv2d(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, implementation: str = 'auto'
 ) -> Tensor:
-    """Convolve each channel with a kernel of its own, stride 1, "same" zero padding.
+    """Convolve each channel with its own kernel, with stride 1 and "same" zero padding.
 
-    Works under autocast, ``torch.compile`` and ``torch.export``, with activation checkpointing
-    and for gradients of any order. Inside the transforms of ``torch.func`` and for forward-mode
-    derivatives PyTorch's own convolution does the work. On a CPU the result is the same, bit for
-    bit, every time and for any number of threads.
+    It supports autocast, ``torch.compile``, ``torch.export``, activation checkpointing and
+    gradients of any order. Inside the transforms of ``torch.func`` and for forward-mode
+    derivatives PyTorch's own convolution is used. On a CPU the result is bitwise reproducible and
+    independent of the number of threads.
 
     Args:
-        x (Tensor): Maps of shape (N, C, H, W), any strides.
+        x (Tensor): Feature maps of shape (N, C, H, W), any strides.
         weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
         bias (Tensor, optional): Of shape (C,).
         implementation (str): One of :data:`IMPLEMENTATIONS`; the environment variable
-            ``MMSLAK_DEPTHWISE`` stands for ``auto``.
+            ``MMSLAK_DEPTHWISE`` replaces ``auto``.
 
     Returns:
-        Tensor: Shape (N, C, H, W), laid out in memory as ``x``.
+        Tensor: Shape (N, C, H, W), in the memory format of ``x``.
 
     Raises:
         ValueError: For an unknown implementation, one that cannot run on this device, or
-            tensors of other shapes, dtypes or devices than these.
+            tensors whose shapes, dtypes or devices do not fit.
     """
     return _sum_of_convolutions(x, [weight], bias, implementation)
 
@@ -61,10 +61,10 @@ def decomposed_conv2d(
 ) -> Tensor:
     """Sum the convolutions with an M x N, an N x M and an N x N kernel (paper, section 4).
 
-    The small kernel is added to the middle of the tall one, so that two convolutions are left.
+    The small kernel is added to the centre of the tall one, so that two convolutions remain.
 
     Args:
-        x (Tensor): Maps of shape (N, C, H, W).
+        x (Tensor): Feature maps of shape (N, C, H, W).
         tall (Tensor): Shape (C, 1, M, N).
         wide (Tensor): Shape (C, 1, N, M).
         small (Tensor, optional): Shape (C, 1, N, N), or any that fits inside ``tall``.
@@ -72,7 +72,7 @@ def decomposed_conv2d(
         implementation (str): As for :func:`depthwise_conv2d`.
 
     Returns:
-        Tensor: Shape (N, C, H, W), laid out in memory as ``x``.
+        Tensor: Shape (N, C, H, W), in the memory format of ``x``.
 
     Raises:
         ValueError: As :func:`depthwise_conv2d`, and if ``small`` does not fit.
@@ -83,7 +83,7 @@ def decomposed_conv2d(
 
 
 def add_centred(weight: Tensor, small: Tensor) -> Tensor:
-    """Add kernels (C, 1, n, m) to the middle of larger ones (C, 1, N, M)."""
+    """Add kernels (C, 1, n, m) to the centre of larger ones (C, 1, N, M)."""
     high, broad = (a - b for a, b in zip(weight.shape[-2:], small.shape[-2:], strict=True))
     if high < 0 or broad < 0:
         raise ValueError(
@@ -93,15 +93,15 @@ def add_centred(weight: Tensor, small: Tensor) -> Tensor:
     return weight + F.pad(small, (broad // 2, broad // 2, high // 2, high // 2))
 
 
-#: What ``auto`` stands for in this process.
+#: What ``auto`` means in this process.
 _DEFAULT = os.environ.get('MMSLAK_DEPTHWISE', 'auto')
 
 
 def resolve(implementation: str) -> str:
-    """Return what is asked for, by argument or, for ``auto``, by ``MMSLAK_DEPTHWISE``.
+    """Return the implementation asked for; ``MMSLAK_DEPTHWISE`` replaces ``auto``.
 
     Raises:
-        ValueError: If it is none of :data:`IMPLEMENTATIONS`.
+        ValueError: If it is not one of :data:`IMPLEMENTATIONS`.
     """
     where, name = 'implementation', implementation
     if implementation == 'auto':
@@ -124,13 +124,13 @@ def _sum_of_convolutions(
         weights = [weight.to(dtype) for weight in weights]
     _check_tensors(x, weights, bias)
     if implementation == 'native' or _is_transformed():
-        # Not through the operator: this is the way back to PyTorch, all of it.
+        # Without the operator, so that everything is PyTorch's own.
         return _native(x, weights, bias)
     return torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
 
 
 def _is_transformed() -> bool:
-    """Whether rules are needed that the operator has not; without one, tangents would be lost."""
+    """Return whether a transform is active for which the operator has no rule."""
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
@@ -153,7 +153,7 @@ def _check_tensors(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Non
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f'bias must have shape ({channels},), got {tuple(bias.shape)}')
     if not x.is_floating_point():
-        raise ValueError(f'x must hold floating-point numbers, got {x.dtype}')
+        raise ValueError(f'x must have a floating-point dtype, got {x.dtype}')
     for tensor in (*weights, *(() if bias is None else (bias,))):
         if tensor.dtype != x.dtype or tensor.device != x.device:
             raise ValueError(
@@ -196,7 +196,7 @@ class _Triton:
 
     @staticmethod
     def available(x: Tensor) -> bool:
-        # Some builds of PyTorch come without Triton.
+        # Some builds of PyTorch have no Triton.
         try:
             from . import triton_kernels
         except ImportError:
@@ -225,12 +225,12 @@ _MODULES = {'native': _Native, 'pytorch': pytorch, 'cpp': cpp, 'triton': _Triton
 
 
 def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> str:
-    """Name the implementation that ``auto`` stands for, by device, dtype and shape.
+    """Choose the implementation of ``auto`` by device, dtype and shape.
 
     Args:
-        x (Tensor): The map, of shape (N, C, H, W).
+        x (Tensor): The feature map, of shape (N, C, H, W).
         kernel_size (tuple[int, int]): Height and width of the kernel.
-        gradient (bool): For the gradient of the kernel, not for the convolution.
+        gradient (bool): Choose for the gradient of the kernel instead of the convolution.
 
     Returns:
         str: ``native``, ``pytorch``, ``cpp`` or ``triton``.
@@ -242,8 +242,8 @@ def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> s
         return 'native'
     if not cpp.available():
         return 'pytorch' if large else 'native'
-    # Where tools/benchmark/large_kernel.py found PyTorch faster: small kernels with channels
-    # last; with channels first tall kernels, the one orientation it is good at, on small maps.
+    # PyTorch was faster in tools/benchmark/large_kernel.py for small kernels with channels last,
+    # and with channels first for tall kernels on small feature maps.
     if x.is_contiguous(memory_format=torch.channels_last):
         fast = max(kernel_size) <= 3
     else:
@@ -267,7 +267,7 @@ def _implementation(x: Tensor, kernel_size: tuple[int, int], asked: str, gradien
 
 
 def _widened(x: Tensor, implementation) -> bool:
-    """Whether an implementation computes half precision by way of float32."""
+    """Return whether an implementation computes half precision in float32."""
     return implementation in (cpp, pytorch) and x.dtype in _HALF
 
 
@@ -298,7 +298,7 @@ def _weight_gradient(
 
 
 def _laid_out(out: Tensor, x: Tensor) -> Tensor:
-    """Give ``out`` the strides that are promised: those of ``torch.empty_like(x)``."""
+    """Return ``out`` with the strides of ``torch.empty_like(x)``, as the operator promises."""
     like = torch.empty_like(x, device='meta', dtype=out.dtype)
     if out.stride() == like.stride():
         return out
@@ -339,9 +339,9 @@ def _backward(ctx, grad):
     needs_x, needs_weights, needs_bias, _ = ctx.needs_input_grad
     x_grad = bias_grad = None
     if needs_x:
-        turned = [weight.flip(2, 3) for weight in weights]
-        x_grad = torch.ops.mmslak.depthwise_conv2d(grad, turned, None, ctx.implementation)
-    # A list of as many entries even where nothing is asked for.
+        flipped = [weight.flip(2, 3) for weight in weights]
+        x_grad = torch.ops.mmslak.depthwise_conv2d(grad, flipped, None, ctx.implementation)
+    # Autograd expects one entry for each kernel, None where no gradient is needed.
     weight_grads = [
         torch.ops.mmslak.depthwise_conv2d_weight_gradient(
             x, grad, *weight.shape[-2:], ctx.implementation
@@ -365,8 +365,8 @@ def _second_backward(ctx, kernel):
     x, grad = ctx.saved_tensors
     x_grad = grad_grad = None
     if ctx.needs_input_grad[0]:
-        turned = [kernel.flip(2, 3)]
-        x_grad = torch.ops.mmslak.depthwise_conv2d(grad, turned, None, ctx.implementation)
+        flipped = [kernel.flip(2, 3)]
+        x_grad = torch.ops.mmslak.depthwise_conv2d(grad, flipped, None, ctx.implementation)
     if ctx.needs_input_grad[1]:
         grad_grad = torch.ops.mmslak.depthwise_conv2d(x, [kernel], None, ctx.implementation)
     return x_grad, grad_grad, None, None, None
@@ -385,7 +385,7 @@ torch.library.register_autograd(
 
 @register_flop_formula(torch.ops.mmslak.depthwise_conv2d)
 def _(x_shape, weight_shapes, bias_shape, implementation, out_shape=None, **kwargs) -> int:
-    """Two a tap and position, as PyTorch counts its own convolutions."""
+    """Count two operations for each tap and position, as PyTorch does for its convolutions."""
     return sum(2 * math.prod(x_shape) * math.prod(shape[-2:]) for shape in weight_shapes)
 
 

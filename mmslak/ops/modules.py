@@ -1,4 +1,4 @@
-"""Large depth-wise convolutions in anyone's network: a module, and a swap in place."""
+"""Large depth-wise convolutions in any network: a module, and a replacement in place."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from .depthwise import depthwise_conv2d, resolve
 
 
 class LargeKernelConv2d(nn.Conv2d):
-    """``nn.Conv2d`` for depth-wise convolutions with large kernels; same state dict.
+    """``nn.Conv2d`` for depth-wise convolutions with large kernels, with the same state dict.
 
     Args:
         in_channels (int): Channels C of the input.
-        out_channels (int): The same number.
+        out_channels (int): Equal to ``in_channels``.
         kernel_size (int or tuple[int, int]): Odd.
-        stride, padding, dilation, groups, bias, padding_mode: As for ``nn.Conv2d``. Depth-wise
-            with stride 1 and "same" zero padding is all that is allowed; ``padding`` and
-            ``groups`` default to that.
+        stride, padding, dilation, groups, bias, padding_mode: As for ``nn.Conv2d``. Only
+            depth-wise convolutions with stride 1 and "same" zero padding are allowed; these are
+            the defaults of ``padding`` and ``groups``.
         implementation (str): One of :data:`mmslak.ops.IMPLEMENTATIONS`.
-        device, dtype: Of the parameters.
+        device, dtype: Device and dtype of the parameters.
 
     Raises:
         ValueError: For a convolution of another kind, or an unknown implementation.
     """
 
-    #: For modules that were made as ``nn.Conv2d``.
+    #: Default for modules that were created as ``nn.Conv2d``.
     implementation = 'auto'
 
     def __init__(
@@ -50,23 +50,23 @@ class LargeKernelConv2d(nn.Conv2d):
         )  # fmt: skip
         reason = unsuitable(self)
         if reason:
-            raise ValueError(f'LargeKernelConv2d is for other convolutions than this: {reason}')
+            raise ValueError(f'LargeKernelConv2d does not support this convolution: {reason}')
         resolve(implementation)
         self.implementation = implementation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``x`` of shape (N, C, H, W) or (C, H, W); the shape stays."""
+        """Convolve ``x`` of shape (N, C, H, W) or (C, H, W); the shape stays the same."""
         batch = x if x.dim() == 4 else x.unsqueeze(0)
         out = depthwise_conv2d(batch, self.weight, self.bias, self.implementation)
         return out if x.dim() == 4 else out.squeeze(0)
 
     def extra_repr(self) -> str:
-        """Add what the convolution runs on."""
+        """Add the implementation."""
         return f'{super().extra_repr()}, implementation={self.implementation!r}'
 
 
 def unsuitable(conv: nn.Conv2d) -> str:
-    """Say why a convolution is not one of :func:`depthwise_conv2d`; empty if it is."""
+    """Return why :func:`depthwise_conv2d` cannot compute a convolution; empty if it can."""
     same = tuple(size // 2 for size in conv.kernel_size)
     if not conv.groups == conv.in_channels == conv.out_channels:
         return (
@@ -86,15 +86,15 @@ def unsuitable(conv: nn.Conv2d) -> str:
 
 @dataclass
 class Swap:
-    """A convolution that :func:`accelerate` looked at.
+    """A convolution that :func:`accelerate` considered.
 
     Attributes:
-        name (str): In the network.
+        name (str): Name in the network.
         kernel_size (tuple[int, int]): Height and width.
-        shape (tuple[int, ...] or None): Of the map it ran on, (N, C, H, W).
-        before (float or None): Milliseconds that it takes as ``nn.Conv2d``.
-        after (float or None): The same with the large-kernel operator.
-        swapped (bool): Whether it was exchanged; not where that does not gain.
+        shape (tuple[int, ...] or None): Shape (N, C, H, W) of its input.
+        before (float or None): Milliseconds as ``nn.Conv2d``.
+        after (float or None): Milliseconds with the large-kernel operator.
+        swapped (bool): Whether it was replaced; it is not if that would be slower.
     """
 
     name: str
@@ -110,7 +110,9 @@ class Swap:
             return f'{self.name}: {size}, not timed'
         shape = 'x'.join(map(str, self.shape))
         gain = f'{self.before:.2f} ms -> {self.after:.2f} ms, {self.before / self.after:.1f} times'
-        return f'{self.name}: {size} on {shape}, {gain}' + ('' if self.swapped else ', left as is')
+        return f'{self.name}: {size} on {shape}, {gain}' + (
+            '' if self.swapped else ', not replaced'
+        )
 
 
 def accelerate(
@@ -120,29 +122,29 @@ def accelerate(
     implementation: str = 'auto',
     log: Callable[[str], object] | None = print,
 ) -> list[Swap]:
-    """Let every eligible depth-wise convolution of any network run on this package's operator.
+    """Run the depth-wise convolutions of any network on this package's operator.
 
-    The modules stay where they are, with their parameters, names and hooks; only how they
-    compute changes. With an example to run on, each is timed both ways on the map that it sees,
-    and only those that gain are exchanged. Without one all eligible ones are.
+    The modules keep their parameters, names and hooks; only their computation changes. With an
+    example input each convolution is timed both ways on the feature map that it gets, and only
+    those that become faster are replaced. Without an example all suitable ones are replaced.
 
     Args:
         model (nn.Module): The network, changed in place.
-        *inputs: An example for ``model(*inputs)``.
-        run (Callable, optional): Runs the model on an example, where ``model(*inputs)`` does not
-            do, such as ``lambda: model(x, mode='tensor')``.
+        *inputs: Example inputs for ``model(*inputs)``.
+        run (Callable, optional): Runs the model on an example where ``model(*inputs)`` cannot,
+            such as ``lambda: model(x, mode='tensor')``.
         implementation (str): One of :data:`mmslak.ops.IMPLEMENTATIONS`.
-        log (Callable, optional): Gets a line for each convolution; None: silent.
+        log (Callable, optional): Called with a line for each convolution; None for no output.
 
     Returns:
-        list[Swap]: The eligible convolutions. Those that the example did not reach are
-        exchanged, with no times.
+        list[Swap]: The suitable convolutions. Those that the example did not reach are replaced
+        without being timed.
 
     Raises:
         ValueError: For an unknown implementation.
     """
     resolve(implementation)
-    # A subclass has a reason of its own to be one.
+    # Subclasses of nn.Conv2d may compute something else.
     found = {
         name: module
         for name, module in model.named_modules()
@@ -161,7 +163,7 @@ def accelerate(
             before, after = timed[alike]
         gains = x is None or after <= before
         if gains:
-            # Not a new module: hooks, and whoever holds this one, stay valid.
+            # The module object stays the same, so that hooks and references to it stay valid.
             conv.__class__ = LargeKernelConv2d
             conv.implementation = implementation
         shape = None if x is None else tuple(x.shape)
@@ -173,7 +175,7 @@ def accelerate(
         before = sum(swap.before for swap in compared)
         after = sum(min(swap.before, swap.after) for swap in compared)
         count = sum(swap.swapped for swap in compared)
-        log(f'{count} of {len(compared)} exchanged, {before:.0f} ms -> {after:.0f} ms in all')
+        log(f'{count} of {len(compared)} replaced, {before:.0f} ms -> {after:.0f} ms in total')
     if log and not swaps:
         log('no depth-wise convolution of stride 1 with "same" padding was found')
     return swaps
@@ -182,7 +184,7 @@ def accelerate(
 def _maps_seen(
     model: nn.Module, convs: dict[str, nn.Conv2d], run: Callable[[], object]
 ) -> dict[str, Tensor]:
-    """Shape, strides and dtype of the map that each convolution meets first."""
+    """Return a tensor on the meta device like the first input of each convolution."""
     seen = {}
 
     def look(name: str):
@@ -192,7 +194,7 @@ def _maps_seen(
         return hook
 
     handles = [conv.register_forward_pre_hook(look(name)) for name, conv in convs.items()]
-    # In training mode the example would enter the running statistics of batch norms.
+    # In training mode the example would change the running statistics of batch norms.
     modes = [(module, module.training) for module in model.modules()]
     for module, _ in modes:
         module.training = False
@@ -208,8 +210,8 @@ def _maps_seen(
 
 
 def _compare(conv: nn.Conv2d, like: Tensor, implementation: str) -> tuple[float, float]:
-    """Milliseconds of the convolution as it is, and on the operator."""
-    # Here, for it looks for a CUDA toolkit and warns of what it finds.
+    """Return the milliseconds of PyTorch's convolution and of the operator."""
+    # Imported here because it searches for a CUDA toolkit and prints warnings.
     from torch.utils.benchmark import Timer
 
     weight, bias = conv.weight.detach(), None if conv.bias is None else conv.bias.detach()

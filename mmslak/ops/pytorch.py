@@ -1,10 +1,10 @@
 """Depth-wise convolution from PyTorch's own operators, for CPUs without a compiler.
 
-PyTorch's convolution is fast for tall kernels only and slow in every backward pass. So wide
-kernels take the fast way through a transposition, and the gradient of the kernel is a batched
-matrix product: for a channel and a row i of the kernel, ``P = grad^T x_i`` over all lines of all
-images holds the product of every position p of the gradient with every position q of the map, and
-tap j is the sum of its diagonal q - p = j - kw // 2.
+On CPUs PyTorch's convolution is fast for tall kernels only, and slow in every backward pass. Wide
+kernels are therefore transposed, and the gradient of a kernel is a batched matrix product. For a
+channel and a row i of the kernel, ``P = grad^T x_i`` over all lines of all images contains the
+product of every position p of the gradient with every position q of the feature map. The gradient
+of tap j is the sum of the diagonal q - p = j - kw // 2 of P.
 """
 
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from torch import Tensor
 def forward(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
 ) -> Tensor:
-    """Convolve as :func:`mmslak.ops.depthwise_conv2d` does; ``add_to`` is changed in place."""
+    """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, and add to ``add_to`` in place."""
     if weight.shape[-1] > weight.shape[-2]:
         out = _convolve(x.mT.contiguous(), weight.mT.contiguous(), bias).mT
     else:
@@ -23,13 +23,13 @@ def forward(
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Carry ``grad`` (N, C, H, W) back to the kernels, of shape (C, 1, kh, kw)."""
+    """Return the gradient of the kernels, (C, 1, kh, kw), for ``grad`` of the output."""
     rows, columns = kernel_size
     if rows > columns:
         return weight_gradient(x.mT, grad.mT, (columns, rows)).mT.contiguous()
     images, channels, height, width = x.shape
     out = x.new_zeros(channels, rows, columns)
-    # (C, H, N, W): lines apart by whole rows of the map are apart by whole blocks in memory.
+    # (C, H, N, W): the lines of one row of all images are one block in memory.
     x, grad = (t.permute(1, 2, 0, 3).contiguous() for t in (x, grad))
     for i in range(rows):
         down = i - rows // 2
@@ -50,8 +50,8 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _diagonals(products: Tensor, count: int) -> Tensor:
     """Sum the ``count`` middle diagonals of each matrix: (C, L, L) to (C, count)."""
     channels, length, _ = products.shape
-    # Rows of 2 L - 1, read again as rows of 2 L, each stand one further left than the one before:
-    # column d + L - 1 then holds the diagonal q - p = d.
+    # Rows of length 2 L - 1 are viewed as rows of length 2 L, which shifts each row one further to
+    # the left than the one before. Column d + L - 1 then contains the diagonal q - p = d.
     rows = F.pad(products, (length - 1, 0)).flatten(1)
     sums = F.pad(rows, (0, length)).view(channels, length, 2 * length).sum(1)
     margin = count // 2 - (length - 1)

@@ -1,4 +1,4 @@
-"""The definition of the operator, slow and plain: what every implementation is tested against."""
+"""The slow reference of the operator, against which every implementation is tested."""
 
 import torch
 from torch import Tensor
@@ -8,13 +8,13 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
     """Correlate each channel of ``x`` with its own kernel, in double precision.
 
     Args:
-        x (Tensor): Maps of shape (N, C, H, W).
+        x (Tensor): Feature maps of shape (N, C, H, W).
         weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
 
     Returns:
         Tensor: float64, shape (N, C, H, W): the sum over the taps (i, j) of
-        ``weight[c, 0, i, j] * x[n, c, h + i - kh // 2, w + j - kw // 2]``, positions outside
-        the map left out.
+        ``weight[c, 0, i, j] * x[n, c, h + i - kh // 2, w + j - kw // 2]``, without the
+        positions outside the feature map.
     """
     out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
     for i, j, here, there in _taps(x, weight.shape[-2:]):
@@ -23,7 +23,7 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """Carry ``grad`` (N, C, H, W), the gradient of the output, back to the input, in float64."""
+    """Return the gradient of the input, (N, C, H, W) in float64, for ``grad`` of the output."""
     out = torch.zeros(grad.shape, dtype=torch.float64, device=grad.device)
     for i, j, here, there in _taps(grad, weight.shape[-2:]):
         out[there] += weight[:, :, i, j].double().unsqueeze(-1) * grad[here].double()
@@ -31,7 +31,7 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Carry ``grad`` (N, C, H, W) back to the kernels (C, 1, kh, kw), in float64."""
+    """Return the gradient of the kernels, (C, 1, kh, kw) in float64, for ``grad`` of the output."""
     out = torch.zeros(x.shape[1], 1, *kernel_size, dtype=torch.float64, device=x.device)
     for i, j, here, there in _taps(x, kernel_size):
         out[:, 0, i, j] = (grad[here].double() * x[there].double()).sum((0, 2, 3))
@@ -39,7 +39,7 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
 
 
 def _taps(x: Tensor, kernel_size: tuple[int, int]):
-    """Each tap that meets the map, with the positions of output and input that it joins."""
+    """Yield each tap that overlaps the feature map, with its positions of output and input."""
     (height, width), (rows, columns) = x.shape[-2:], kernel_size
     for i in range(rows):
         for j in range(columns):

@@ -1,15 +1,14 @@
-"""How many weights each layer keeps: uniform, ERK, SNIP, or numbers given by hand."""
+"""How many weights each layer keeps: uniform, ERK, SNIP, or sparsities given by pattern."""
 
-import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
-from .masks import lowest
+from .selection import lowest
+from .snip import check_scores
 
 METHODS = ('uniform', 'erk', 'snip')
 #: A layer allocated a higher density than this is left dense.
@@ -22,7 +21,7 @@ def allocate(
     method: str | Mapping[str, float] = 'erk',
     scores: Mapping[str, Tensor] | None = None,
 ) -> dict[str, int]:
-    """Share out the weights that a sparsity leaves over the layers of a network.
+    """Distribute the active weights of a sparse network over its layers.
 
     ``uniform`` gives every layer the same density. ``erk`` makes the density proportional to
     (in + out + kernel height + kernel width) / (in * out * height * width), at most 1 (Evci
@@ -31,16 +30,16 @@ def allocate(
     network (paper, section 4, footnote 1). All three keep exactly
     ``round((1 - sparsity) * N)`` of the N weights.
 
-    A layer that would get more than 99 % of its weights is left dense, and the others keep
-    so many fewer; only where no other layer could (as in ``uniform`` with a sparsity below
-    1 %), it gets what it was allocated. Every layer keeps at least one weight.
+    A layer that would keep more than 99 % of its weights is left dense, and the other layers
+    keep fewer to compensate. Where no other layer can compensate, as with ``uniform`` and a
+    sparsity below 1 %, it keeps the number allocated to it. Every layer keeps at least one weight.
 
     Args:
         weights (Mapping): Weight tensors, or their shapes, by name.
-        sparsity (float): Share of all weights to leave out, in [0, 1).
+        sparsity (float): Share of all weights to mask, in [0, 1).
         method (str or Mapping[str, float]): ``uniform``, ``erk``, ``snip``, or sparsities by
-            shell pattern on the names, the first that matches a name counting. These are taken
-            at their word, layer by layer; layers that none matches get ``sparsity``.
+            shell pattern on the names. The first pattern that matches a name counts; layers that
+            no pattern matches get ``sparsity``.
         scores (Mapping[str, Tensor], optional): For ``snip``, from :func:`snip_scores`.
 
     Returns:
@@ -67,7 +66,7 @@ def allocate(
             f'{sparsity!r} leaves {total} weights of {sum(sizes.values())} for all of them'
         )
     if method == 'snip':
-        _check_scores(shapes, scores)
+        check_scores(shapes, scores)
 
     dense: list[str] = []
     while True:
@@ -92,7 +91,7 @@ def _erk(shape: tuple[int, ...]) -> float:
 def _proportional(
     sizes: Mapping[str, int], budget: int, weight: Mapping[str, float]
 ) -> dict[str, int]:
-    """Make densities proportional to ``weight``, those above 1 cut to 1 and shared out again."""
+    """Make densities proportional to ``weight``; what exceeds 1 goes to the other layers."""
     full: set[str] = set()
     while True:
         rest = [name for name in sizes if name not in full]
@@ -106,7 +105,7 @@ def _proportional(
         name: float(size) if name in full else scale * weight[name] * size
         for name, size in sizes.items()
     }
-    # Largest remainder: round down, then one more where rounding down took most.
+    # Largest remainder: round down, then add one where rounding down removed most.
     counts = {name: min(sizes[name], max(1, int(exact[name]))) for name in sizes}
     order = sorted(sizes, key=lambda name: int(exact[name]) - exact[name])
     missing = budget - sum(counts.values())
@@ -123,7 +122,7 @@ def _snip(sizes: Mapping[str, int], budget: int, scores: Mapping[str, Tensor]) -
     flat = []
     for name in sizes:
         values = scores[name].detach().reshape(-1).float().clone()
-        # The best of every layer comes first, so that none is left empty.
+        # The best weight of every layer is kept, so that no layer is empty.
         values[values.argmax()] = torch.inf
         flat.append(values)
     chosen = lowest(-torch.cat(flat), budget)
@@ -153,66 +152,3 @@ def _by_hand(
 def _check_sparsity(key: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ValueError(f'{key} must be a number in [0, 1), got {value!r}')
-
-
-def _check_scores(shapes: Mapping[str, tuple], scores: Mapping[str, Tensor] | None) -> None:
-    if scores is None:
-        raise ValueError("allocation='snip' needs the scores of the weights, got none")
-    for name, shape in shapes.items():
-        if name not in scores or tuple(scores[name].shape) != shape:
-            got = tuple(scores[name].shape) if name in scores else 'none'
-            raise ValueError(f'scores of {name!r} must have its shape {shape}, got {got}')
-        if not torch.isfinite(scores[name]).all() or (scores[name] < 0).any():
-            raise ValueError(f'scores of {name!r} must be finite and at least 0, as |g * w| is')
-    if not any((scores[name] > 0).any() for name in shapes):
-        raise ValueError('scores must not all be 0: the loss depends on none of the weights')
-
-
-def snip_scores(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], closure: Callable[[], Tensor]
-) -> dict[str, Tensor]:
-    """Compute SNIP's connection sensitivity |g * w| of weights (Lee et al. 2019).
-
-    The gradient g is averaged over the processes of ``torch.distributed`` first, where there
-    are several. The model is left as it was: no ``.grad``, the buffers (statistics of batch
-    norms), training flags and PyTorch's random state as before.
-
-    Args:
-        model (nn.Module): The network itself, not its distributed wrapper.
-        parameters (Mapping[str, nn.Parameter]): The weights to score; one that is frozen or
-            has no influence on the loss scores 0.
-        closure (Callable): Runs the model on one batch and returns the loss, a scalar.
-
-    Returns:
-        dict[str, Tensor]: Scores of the parameters' shapes and dtypes.
-    """
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    training = [(module, module.training) for module in model.modules()]
-    trained = {name: p for name, p in parameters.items() if p.requires_grad}
-    devices = {p.get_device() for p in parameters.values() if p.is_cuda}
-    with contextlib.ExitStack() as stack:
-        stack.callback(_restore, buffers, training)
-        stack.enter_context(torch.random.fork_rng(devices=sorted(devices)))
-        stack.enter_context(torch.enable_grad())
-        found = torch.autograd.grad(closure(), list(trained.values()), allow_unused=True)
-    gradients = dict(zip(trained, found, strict=True))
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    scores = {}
-    for name, parameter in parameters.items():
-        gradient = gradients.get(name)
-        if gradient is None:
-            gradient = torch.zeros_like(parameter)
-        if several:
-            gradient = gradient.contiguous()
-            dist.all_reduce(gradient)
-            gradient = gradient / dist.get_world_size()
-        scores[name] = (gradient * parameter.detach()).abs()
-    return scores
-
-
-def _restore(buffers: list, training: list) -> None:
-    with torch.no_grad():
-        for buffer, before in buffers:
-            buffer.copy_(before)
-    for module, flag in training:
-        module.training = flag

@@ -1,27 +1,29 @@
-"""2:4 sparsity: of every four weights along the input of a linear layer, two exist."""
+"""2:4 sparsity: of every four weights along the input of a linear layer two are active."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from .targets import active_weights
+
 STRUCTURES = ('unstructured', '2:4')
 GROUP, KEPT = 4, 2
-#: Rows and columns a weight must be a multiple of for every sparse kernel PyTorch has for
-#: 16-bit weights.
+#: Rows and columns must be multiples of these for all sparse kernels that PyTorch has for 16-bit
+#: weights.
 ROWS, COLUMNS = 32, 64
 
 
 def can_be_two_four(shape: Sequence[int]) -> bool:
-    """Say whether weights of this shape are a linear layer's and divide into groups of four."""
+    """Return whether a linear layer of this shape has a multiple of four inputs."""
     return len(shape) == 2 and shape[1] % GROUP == 0
 
 
 def is_two_four(weights: Tensor) -> bool:
-    """Say whether at most two of every four weights along the input are not zero."""
+    """Return whether at most two of every four weights along the input are not zero."""
     if not can_be_two_four(weights.shape):
         return False
-    return bool(((weights != 0).reshape(-1, GROUP).sum(1) <= KEPT).all())
+    return bool((active_weights(weights).reshape(-1, GROUP).sum(1) <= KEPT).all())
 
 
 def lowest_of_groups(values: Tensor, counts: Tensor | int) -> Tensor:
@@ -45,9 +47,9 @@ def lowest_of_groups(values: Tensor, counts: Tensor | int) -> Tensor:
 def to_semi_structured(model: nn.Module) -> list[str]:
     """Store the 2:4 linear layers of a trained model in PyTorch's semi-structured format.
 
-    For inference on a GPU with sparse tensor cores (compute capability 8.0 and later); the
-    outputs are those of the masked dense layers, up to rounding. Layers whose weights are not
-    2:4, or not of a multiple of 32 outputs and 64 inputs, stay as they are.
+    This is for inference on a GPU with sparse tensor cores (compute capability 8.0 and later). The
+    outputs equal those of the masked dense layers up to rounding. Layers whose weights are not 2:4
+    or whose sizes are not multiples of 32 outputs and 64 inputs do not change.
 
     Args:
         model (nn.Module): On the GPU, in half precision or bfloat16; changed in place.
@@ -56,7 +58,7 @@ def to_semi_structured(model: nn.Module) -> list[str]:
         list[str]: Names of the layers that were converted.
 
     Raises:
-        RuntimeError: If the model is on no such GPU.
+        RuntimeError: If the model is not on such a GPU.
         ValueError: If no linear layer can be converted.
     """
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}

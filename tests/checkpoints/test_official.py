@@ -204,7 +204,7 @@ def test_round_trip_is_the_identity(mode, form):
     state = nano(mode)
     original = dict(model=state) if form == 'classifier' else downstream(state)
     found = from_official(original)
-    assert found.form == form
+    assert found.kind == form
     back = to_official(found.checkpoint())
     assert set(back) == set(original)
     for key in original:

@@ -16,7 +16,7 @@ from mmslak.cli.study import (
     summarise,
     train,
 )
-from mmslak.engine import launch
+from mmslak.cli import study
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +45,7 @@ def test_last_score_is_kept_with_its_settings(tmp_path, monkeypatch, no_redirect
         seen.append((task, arguments))
         write_score(arguments[arguments.index('--work-dir') + 1], 40.0)
 
-    monkeypatch.setattr(launch, 'run', run)
+    monkeypatch.setattr(study, 'run', run)
     config = tmp_path / 'config.py'
     config.write_text('x = 0\n')
     training = Training('a', 3, str(config), ['x=1'], data=dict(images=5))
@@ -75,7 +75,7 @@ def test_last_score_is_kept_with_its_settings(tmp_path, monkeypatch, no_redirect
 
 def test_training_without_the_score_is_named(tmp_path, monkeypatch, no_redirection):
     monkeypatch.setattr(
-        launch, 'run', lambda task, arguments: write_score(arguments[2], 1.0, 'accuracy')
+        study, 'run', lambda task, arguments: write_score(arguments[2], 1.0, 'accuracy')
     )
     with pytest.raises(ValueError, match='b was not validated, or has no score mIoU'):
         train(Training('b', 0, 'config.py'), tmp_path)

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmslak
-from mmslak.engine.hooks.dynamic_sparsity import STATE
+from mmslak.checkpoints import SPARSITY_STATE
 from mmslak.sparsity import unpack_masks
 
 ARCH = dict(depths=(1, 1, 1, 1), widths=(8, 8, 12, 16))
@@ -157,11 +157,13 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, grow, killed_at)
     for index, moments in a['optimizer']['state'].items():
         for key, value in moments.items():
             assert torch.equal(value, b['optimizer']['state'][index][key])
-    assert a[STATE]['steps'] == b[STATE]['steps'] == 12
-    masks, resumed = unpack_masks(a[STATE]), unpack_masks(b[STATE])
+    assert a[SPARSITY_STATE]['steps'] == b[SPARSITY_STATE]['steps'] == 12
+    masks, resumed = unpack_masks(a[SPARSITY_STATE]), unpack_masks(b[SPARSITY_STATE])
     assert all(torch.equal(mask, resumed[name]) for name, mask in masks.items())
     for key in ('explored', 'averages'):
-        assert all(torch.equal(v, b[STATE][key][n]) for n, v in a[STATE][key].items())
+        assert all(
+            torch.equal(v, b[SPARSITY_STATE][key][n]) for n, v in a[SPARSITY_STATE][key].items()
+        )
 
 
 @mmslak.registry.HOOKS.register_module(force=True)

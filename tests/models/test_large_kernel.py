@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from mmslak.models import SpatialMixing
+from mmslak.models import SLaK, SpatialMixing, branches_kept_apart
 
 odd = st.integers(0, 6).map(lambda n: 2 * n + 1)
 
@@ -171,13 +172,30 @@ def test_gradients_of_the_folded_form_are_those_of_the_branches():
         torch.testing.assert_close(a, b)
 
 
-def test_hooks_see_their_branches_in_evaluation_mode():
+def test_a_flag_alone_decides_whether_evaluation_fuses_the_branches():
     block, x = trained_like(SpatialMixing(3, 9, 3)), torch.randn(1, 3, 8, 8)
+    assert block.fuse_in_eval
     plain, seen = block(x), []
     block.small.conv.register_forward_hook(lambda module, inputs, out: seen.append(out))
+    # A hook changes nothing, not even the rounding.
+    assert torch.equal(block(x), plain)
+    assert not seen
+    block.fuse_in_eval = False
     torch.testing.assert_close(block(x), plain, rtol=1e-4, atol=1e-5)
-    padding = F.conv2d(x, block.small.conv.weight, padding=1, groups=3)
-    torch.testing.assert_close(seen[0], padding)
+    torch.testing.assert_close(seen[0], F.conv2d(x, block.small.conv.weight, padding=1, groups=3))
+    block.fuse_in_eval = True
+    with branches_kept_apart(nn.Sequential(block)):
+        block(x)
+    assert len(seen) == 2 and block.fuse_in_eval
+
+
+def test_the_flag_of_a_backbone_is_that_of_all_its_blocks():
+    backbone = SLaK('nano').eval()
+    assert backbone.fuse_in_eval
+    backbone.fuse_in_eval = False
+    assert not any(block.mixing.fuse_in_eval for stage in backbone.stages for block in stage)
+    backbone.stages[2][1].mixing.fuse_in_eval = True
+    assert not backbone.fuse_in_eval
 
 
 def test_norms_that_cannot_be_merged_are_named():

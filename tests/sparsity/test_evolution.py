@@ -5,20 +5,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from mmslak.sparsity import (
     DynamicSparsity,
-    UpdateRule,
-    prune_and_grow,
     select_targets,
     snip_scores,
     unpack_masks,
 )
-
-few = settings(max_examples=60, deadline=None, derandomize=True)
 
 OPTIMIZERS = {
     'adamw': lambda p: torch.optim.AdamW(p, 0.02, weight_decay=0.3),
@@ -82,9 +76,6 @@ def everything(model, optimizer, sparsity):
     for key in ('packed', 'explored', 'averages'):
         state += list(saved[key].values())
     return [*state, torch.tensor(saved['steps'])]
-
-
-# -- training ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
@@ -292,71 +283,6 @@ def test_frozen_weights_keep_their_masks():
     assert not torch.equal(sparsity.masks['2.weight'], before['2.weight'])
 
 
-# -- growth --------------------------------------------------------------------------------
-
-
-@few
-@given(
-    count=st.integers(1, 40),
-    seed=st.integers(0, 999),
-    share=st.floats(0, 1),
-    levels=st.sampled_from([2, 1000]),
-)
-def test_prune_and_grow_against_sorting(count, seed, share, levels):
-    generator = torch.Generator().manual_seed(seed)
-    weights = torch.randint(-levels, levels + 1, (count,), generator=generator).float()
-    priority = torch.randint(levels, (count,), generator=generator).float()
-    mask = torch.rand(count, generator=generator) < 0.6
-    existing = [i for i in range(count) if mask[i]]
-    missing = [i for i in range(count) if not mask[i]]
-    moves = int(share * min(len(existing), len(missing)))
-    pruned = sorted(existing, key=lambda i: (abs(float(weights[i])), i))[:moves]
-    grown = sorted(missing, key=lambda i: (float(priority[i]), i))[:moves]
-    expected = mask.clone()
-    expected[pruned], expected[grown] = False, True
-    assert torch.equal(prune_and_grow(weights, mask, moves, priority), expected)
-
-
-@pytest.mark.parametrize('grow', ['gradient', 'momentum'])
-def test_growth_takes_the_largest_dense_gradients(grow):
-    model = network()
-    optimizer = OPTIMIZERS['sgd'](model.parameters())
-    sparsity = DynamicSparsity(
-        select_targets(model), 0.7, 'uniform', dict(every=4, rate=0.3, grow=grow), total_steps=99
-    )
-    averages = {name: torch.zeros(p.shape) for name, p in sparsity.masks.parameters.items()}
-    for step in range(1, 5):
-        images, labels = batch(step)
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
-        dense = {name: p.grad.clone() for name, p in sparsity.masks.parameters.items()}
-        for name in averages:
-            averages[name] = 0.9 * averages[name] + 0.1 * dense[name]
-        before = {name: sparsity.masks[name] for name in averages}
-        sparsity.before_step()
-        optimizer.step()
-        update = sparsity.step(optimizer)
-    for name, moved in update.moves.items():
-        source = (dense if grow == 'gradient' else averages)[name].abs()
-        grown = sparsity.masks[name] & ~before[name]
-        left = ~sparsity.masks[name] & ~before[name]
-        assert int(grown.sum()) == moved > 0
-        assert source[grown].min() >= source[left].max() * (1 - 1e-5)
-
-
-def test_no_more_weights_move_than_are_missing():
-    model = network()
-    optimizer = OPTIMIZERS['sgd'](model.parameters())
-    sparsity = DynamicSparsity(
-        select_targets(model), 0.1, 'uniform', dict(every=1, rate=1.0), total_steps=9
-    )
-    missing = {name: ~sparsity.masks[name] for name in sparsity.masks.masked}
-    update = train_step(model, optimizer, sparsity, 0)
-    for name, were in missing.items():
-        assert update.moves[name] == int(were.sum())
-        assert sparsity.masks[name][were].all()
-
-
 def test_random_masks_and_growth_depend_on_the_seed_alone():
     sums = []
     for seed, torch_seed in ((0, 1), (0, 2), (1, 1)):
@@ -372,54 +298,6 @@ def test_random_masks_and_growth_depend_on_the_seed_alone():
             sums[-1].append(train_step(model, optimizer, sparsity, step).checksum)
     assert sums[0] == sums[1]
     assert all(one != other for one, other in zip(sums[0], sums[2], strict=True))
-
-
-def test_random_growth_differs_from_step_to_step():
-    sums = set()
-    for steps in (3, 4):
-        model = network()
-        sparsity = DynamicSparsity(
-            select_targets(model),
-            0.5,
-            update=dict(every=1, rate=0.3, schedule='constant'),
-        )
-        sparsity.load_state_dict({**sparsity.state_dict(), 'steps': steps})
-        sums.add(train_step(model, OPTIMIZERS['sgd'](model.parameters()), sparsity, 0).checksum)
-    assert len(sums) == 2
-
-
-# -- the schedule --------------------------------------------------------------------------
-
-
-@given(step=st.integers(0, 1200))
-def test_rates_against_the_closed_forms(step):
-    t = min(1, step / 1000)
-    settings = dict(rate=0.5, rate_min=0.005)
-    cosine = UpdateRule(**settings).rate_at(step, 1000)
-    assert cosine == pytest.approx(0.005 + 0.495 * math.cos(math.pi * t / 2) ** 2, abs=1e-9)
-    linear = UpdateRule(**settings, schedule='linear').rate_at(step, 1000)
-    assert linear == pytest.approx(0.5 * (1 - t) + 0.005 * t)
-    assert UpdateRule(**settings, schedule='constant').rate_at(step, None) == 0.5
-
-
-@pytest.mark.parametrize(
-    ('stop_at', 'total', 'expected'),
-    [
-        (None, 30, [10, 20]),
-        (None, 31, [10, 20, 30]),
-        (20, 100, [10]),
-        (21, 100, [10, 20]),
-        (0.5, 60, [10, 20]),
-        (1.0, 41, [10, 20, 30, 40]),
-        (0, 50, []),
-    ],
-)
-def test_updates_fall_due_until_they_stop(stop_at, total, expected):
-    rule = UpdateRule(every=10, stop_at=stop_at)
-    assert [step for step in range(total + 1) if rule.is_due(step, total)] == expected
-
-
-# -- the first masks -----------------------------------------------------------------------
 
 
 def test_snip_draws_masks_with_its_numbers_or_takes_the_top():
@@ -457,9 +335,6 @@ def test_layers_left_dense_are_listed():
     sparsity = DynamicSparsity(select_targets(model), 0.3, {'0.*': 0}, mode='fixed')
     assert sparsity.masks.dense == ['0.weight']
     assert sparsity.summary()[0]['density'] == 1
-
-
-# -- resuming ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
@@ -533,27 +408,6 @@ def test_a_state_of_another_sparsity_network_or_target_set_is_refused():
     assert awaiting.masks.sparsity == 0
     awaiting.load_state_dict(state)
     assert awaiting.masks.sparsity == pytest.approx(0.5, abs=1e-3)
-
-
-# -- settings ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ('settings', 'said'),
-    [
-        (dict(every=0), 'update.every must be a positive integer, got 0'),
-        (dict(rate=1.5), 'update.rate must be in [0, 1], got 1.5'),
-        (dict(rate=0.1, rate_min=0.2), 'update.rate_min must be in [0, rate=0.1], got 0.2'),
-        (dict(schedule='step'), "update.schedule must be one of 'cosine', 'linear', 'constant'"),
-        (dict(grow='magnitude'), "update.grow must be one of 'random', 'gradient', 'momentum'"),
-        (dict(stop_at=1.5), 'update.stop_at must be a step, a share'),
-        (dict(frequency=100), "update takes every, rate, rate_min, schedule, grow, stop_at, got '"),
-    ],
-)
-def test_updates_that_cannot_be(settings, said):
-    with pytest.raises(ValueError) as caught:
-        DynamicSparsity(select_targets(network()), 0.5, update=settings, total_steps=10)
-    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

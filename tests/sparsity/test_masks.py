@@ -1,26 +1,18 @@
 """Masks: choosing weights, keeping the others at zero, counting, packing, storing."""
 
-import subprocess
-import sys
-
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmslak.models import SLaK, SpatialMixing
 from mmslak.sparsity import (
     SparseMasks,
     pack_mask,
-    random_stream,
-    reset_moments_,
     select_targets,
     unpack_mask,
     unpack_masks,
 )
-from mmslak.sparsity.masks import lowest
 
 few = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -39,84 +31,6 @@ def network():
 def some_masks(parameters, density=0.6):
     generator = torch.Generator().manual_seed(1)
     return {n: torch.rand(p.shape, generator=generator) < density for n, p in parameters.items()}
-
-
-# -- choosing ------------------------------------------------------------------------------
-
-
-def test_all_are_the_convolution_and_linear_weights():
-    model = network()
-    assert list(select_targets(model)) == ['0.weight', '2.weight', '4.weight']
-    assert list(select_targets(model, prefix='backbone.')) == [
-        'backbone.0.weight',
-        'backbone.2.weight',
-        'backbone.4.weight',
-    ]
-    assert select_targets(model)['2.weight'] is model[2].weight
-    assert list(select_targets(model[0])) == ['weight']
-
-
-def test_all_of_slak_are_its_parameters_of_two_and_four_dimensions():
-    model = SLaK('nano')
-    expected = [n for n, p in model.named_parameters() if p.ndim in (2, 4)]
-    assert list(select_targets(model)) == expected
-
-
-@pytest.mark.parametrize('mode', ['decomposed', 'reparam', 'naive'])
-def test_large_kernels_are_those_of_the_spatial_mixing(mode):
-    model = SLaK('nano', kernel_sizes=(13, 11, 9, 7), mode=mode)
-    expected = [
-        f'{path}.{branch}.conv.weight'
-        for path, module in model.named_modules()
-        if isinstance(module, SpatialMixing)
-        for branch in module.branch_names
-        if branch != 'small'
-    ]
-    assert list(select_targets(model, 'large_kernels')) == expected
-
-
-def test_patterns_include_and_exclude():
-    model = network()
-    assert list(select_targets(model, dict(include=['[02].*']))) == ['0.weight', '2.weight']
-    assert list(select_targets(model, dict(exclude=['n.0.*']), 'n.')) == [
-        'n.2.weight',
-        'n.4.weight',
-    ]
-    both = dict(include=['0*', '2*'], exclude=['2*'])
-    assert list(select_targets(model, both)) == ['0.weight']
-
-
-def test_a_shared_parameter_is_selected_once():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    model[1].weight = model[0].weight
-    assert list(select_targets(model)) == ['0.weight']
-    assert SparseMasks(select_targets(model)).numel == 16
-
-
-@pytest.mark.parametrize(
-    ('targets', 'said'),
-    [
-        ('convs', "'all', 'large_kernels' or a dict"),
-        ({}, 'dict of include and exclude'),
-        (dict(only=['*']), 'dict of include and exclude'),
-        (dict(include='*'), 'targets.include must be a list'),
-        (dict(include=['*'], exclude=['nothing*']), "targets.exclude has the pattern 'nothing*'"),
-        (dict(include=['1.*']), "targets.include has the pattern '1.*'"),
-        (dict(exclude=['*']), 'selects no weight'),
-    ],
-)
-def test_targets_that_cannot_be(targets, said):
-    with pytest.raises(ValueError) as caught:
-        select_targets(network(), targets)
-    assert said in str(caught.value)
-
-
-def test_large_kernels_of_a_network_without_any():
-    with pytest.raises(ValueError, match='selects no weight of Linear'):
-        select_targets(nn.Linear(2, 2), 'large_kernels')
-
-
-# -- masking -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -200,55 +114,6 @@ def test_a_copy_is_masked_by_name():
         masks.apply_to(copy, 'backbone.')
 
 
-@pytest.mark.parametrize(
-    'make',
-    [
-        lambda p: torch.optim.AdamW(p, amsgrad=True),
-        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9),
-        lambda p: torch.optim.RMSprop(p, momentum=0.9, centered=True),
-    ],
-)
-def test_moments_are_reset_where_told_and_nowhere_else(make):
-    model = nn.Linear(6, 5)
-    optimizer = make(model.parameters())
-    for _ in range(2):
-        model(torch.randn(3, 6)).square().sum().backward()
-        optimizer.step()
-    where = torch.rand(5, 6) < 0.5
-    of_weight = {k: v for k, v in optimizer.state[model.weight].items() if v is not None}
-    before = {k: v.clone() for k, v in of_weight.items()}
-    bias_before = {k: v.clone() for k, v in optimizer.state[model.bias].items() if v is not None}
-    reset_moments_(optimizer, model.weight, where)
-    tensors = [k for k, v in before.items() if v.shape == where.shape]
-    assert tensors
-    for key in before:
-        expected = before[key] * ~where if key in tensors else before[key]
-        assert torch.equal(of_weight[key], expected)
-    for key, value in bias_before.items():
-        assert torch.equal(optimizer.state[model.bias][key], value)
-
-
-@few
-@given(
-    values=st.lists(st.sampled_from([0.0, -0.0, 1.0, -2.5, 3.0, np.inf, -np.inf]), max_size=30),
-    data=st.data(),
-)
-def test_lowest_is_a_stable_sort(values, data):
-    count = data.draw(st.integers(0, len(values)))
-    order = sorted(range(len(values)), key=lambda i: (values[i], i))
-    expected = torch.zeros(len(values), dtype=torch.bool)
-    expected[torch.tensor(order[:count], dtype=torch.long)] = True
-    assert torch.equal(lowest(torch.tensor(values), count), expected)
-
-
-def test_lowest_takes_nan_last():
-    values = torch.tensor([torch.nan, 3.0, torch.nan, 1.0])
-    assert lowest(values, 3).tolist() == [True, True, False, True]
-
-
-# -- storing -------------------------------------------------------------------------------
-
-
 @few
 @given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 999))
 def test_packing_takes_one_bit_and_loses_nothing(shape, seed):
@@ -305,27 +170,3 @@ def test_checksums_tell_apart_masks_names_and_shapes():
         )
     assert len(sums) == 4
     assert all(len(text) == 16 for text in sums)
-
-
-CHILD = """
-import torch
-from mmslak.sparsity import SparseMasks, random_stream
-p = torch.nn.Parameter(torch.ones(30, 7))
-m = torch.rand(30, 7, generator=random_stream(3, 5, 'layer.weight')) < 0.4
-print(SparseMasks({'layer.weight': p}, {'layer.weight': m}).checksum())
-"""
-
-
-def test_streams_and_checksums_are_the_same_in_another_process():
-    done = subprocess.run([sys.executable, '-c', CHILD], capture_output=True, text=True, check=True)
-    mask = torch.rand(30, 7, generator=random_stream(3, 5, 'layer.weight')) < 0.4
-    masks = SparseMasks({'layer.weight': nn.Parameter(torch.ones(30, 7))}, {'layer.weight': mask})
-    assert done.stdout.strip() == masks.checksum()
-
-
-def test_streams_depend_on_seed_step_and_name():
-    draws = [
-        torch.rand(4, generator=random_stream(*args)).tolist()
-        for args in ((0, 0, 'a'), (1, 0, 'a'), (0, 1, 'a'), (0, 0, 'b'))
-    ]
-    assert len({tuple(draw) for draw in draws}) == 4

@@ -21,7 +21,7 @@ from rich.table import Table
 from mmslak.analysis.complexity import SHAPES, config_costs, config_sparsity, sparse_weights
 from mmslak.cli.config import load_config
 from mmslak.console import guarded
-from mmslak.engine.hooks.dynamic_sparsity import score_training_batch
+from mmslak.engine.snip_training_batch import score_training_batch
 from mmslak.sparsity import allocate
 from mmslak.validation.layouts import check_datasets
 

@@ -8,8 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from mmslak.models import SLaK
-from mmslak.models.slak import ARCHS
+from mmslak.models import ARCHS, SLaK
 
 
 def main() -> None:

@@ -17,8 +17,7 @@ from torch import nn
 from mmslak.analysis.complexity import weight_uses
 from mmslak.analysis.snip_on_images import image_batch, labelled_images
 from mmslak.console import guarded
-from mmslak.models import SLaK
-from mmslak.models.slak import ARCHS
+from mmslak.models import ARCHS, SLaK
 from mmslak.sparsity import allocate, select_targets, snip_scores
 
 #: Paper, table 3, at 40 % sparsity and 224 x 224.

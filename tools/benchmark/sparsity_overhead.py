@@ -15,8 +15,7 @@ import torch
 from rich.progress import track
 from torch import nn
 
-from mmslak.models import SLaK
-from mmslak.models.slak import ARCHS
+from mmslak.models import ARCHS, SLaK
 from mmslak.sparsity import DynamicSparsity, select_targets
 
 

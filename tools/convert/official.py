@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the authors of SLaK or ConvNeXt into this package's form.
+"""Convert a checkpoint of the authors of SLaK or ConvNeXt to the format of this package.
 
 python tools/convert/official.py SLaK_tiny_checkpoint.pth slak_tiny.pth
 
@@ -44,7 +44,7 @@ def main() -> None:
     sizes = {name: found.state_dict[name].numel() for name in found.densities}
     kept = sum(density * sizes[name] for name, density in found.densities.items())
     settings = ', '.join(f'{key}={value!r}' for key, value in found.settings.items())
-    kind = 'classifier' if found.form == 'classifier' else 'segmentor or detector'
+    kind = 'classifier' if found.kind == 'classifier' else 'segmentor or detector'
     print(f'{args.src}: a {kind} with SLaK({settings})')
     print(
         f'{len(found.state_dict)} entries: {found.renamed} renamed, {len(found.passed)} of heads '

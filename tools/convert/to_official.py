@@ -1,4 +1,4 @@
-"""Convert a checkpoint of this package into the form of the authors' code.
+"""Convert a checkpoint of this package to the authors' format.
 
 python tools/convert/to_official.py work_dirs/slak_t_in1k/epoch_300.pth SLaK_tiny.pth
 """

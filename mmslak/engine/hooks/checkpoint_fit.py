@@ -1,19 +1,20 @@
-"""Refuse checkpoints that do not belong to the model."""
+"""Checking that a checkpoint belongs to the model."""
 
 from mmengine.hooks import Hook
 
+from ...checkpoints import compare
 from ...registry import HOOKS
 
 
 @HOOKS.register_module()
 class CheckpointFitHook(Hook):
-    """Refuse a checkpoint that does not fill the model, where MMEngine would only warn.
+    """Refuse a checkpoint that does not fit the model, where MMEngine would only warn.
 
-    For testing and resuming; fine-tuning may start from a file that fits in part.
+    It is for testing and resuming. Fine-tuning may start from a checkpoint that fits in part.
     """
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Compare the checkpoint's names and shapes with the model's.
+        """Compare the names and shapes of the checkpoint with those of the model.
 
         Raises:
             ValueError: If an entry of the model is missing or has another shape.
@@ -21,15 +22,15 @@ class CheckpointFitHook(Hook):
         state = checkpoint.get('state_dict', checkpoint)
         state = {key.removeprefix('module.'): value for key, value in state.items()}
         model = runner.model
-        # Both a distributed wrapper and a test-time augmentation hold the network in `module`.
+        # Distributed wrappers and test-time augmentation keep the network in `module`.
         while hasattr(model, 'module'):
             model = model.module
         wanted = model.state_dict()
-        missing = [key for key in wanted if key not in state]
-        reshaped = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-        if missing or reshaped:
+        # What the model lacks is left out, such as the loss weights of a training.
+        found = compare({key: state[key] for key in state if key in wanted}, wanted)
+        if found:
             raise ValueError(
                 f'the checkpoint does not fit the model of the config: of {len(wanted)} entries '
-                f'{len(missing)} are missing and {len(reshaped)} have another shape (first: '
-                f'{(missing + reshaped)[0]}); give a checkpoint and a config that belong together'
+                f'{len(found.missing)} are missing and {len(found.reshaped)} have another shape '
+                f'(first: {found.first()}); give a checkpoint and a config that belong together'
             )

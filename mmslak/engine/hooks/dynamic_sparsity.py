@@ -1,54 +1,51 @@
 """Dynamic sparsity in MMEngine's training loops."""
 
 import math
-import random
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import torch
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from ...checkpoints import read_checkpoint
+from ...checkpoints import SPARSITY_STATE, read_checkpoint
 from ...console import table_text
+from ...models.arguments import PRETRAINED
 from ...registry import HOOKS
-from ...sparsity import DynamicSparsity, Update, select_targets, snip_scores, unpack_masks
+from ...sparsity import DynamicSparsity, SparseMasks, Update, select_targets, unpack_masks
+from ..snip_training_batch import batch_size, score_training_batch
 
-#: Key of the state in a checkpoint.
-STATE = 'dynamic_sparsity'
 MODES = ('dynamic', 'fixed', 'off')
 
 
 @HOOKS.register_module()
 class DynamicSparsityHook(Hook):
-    """Train sparse: allocate, mask, prune and grow, save and resume (paper, section 4).
+    """Train with dynamic sparsity: allocate, mask, prune and grow, save and resume.
 
-    Thin: what it does is in :class:`mmslak.sparsity.DynamicSparsity`.
+    The method (paper, section 4) is in :class:`mmslak.sparsity.DynamicSparsity`; this hook
+    connects it to MMEngine's runner. Register it by name, as
+    ``default_hooks=dict(sparsity=dict(type='mmslak.DynamicSparsityHook', ...))``.
 
     Args:
-        sparsity (float): Share of the targeted weights to leave out, in [0, 1).
+        sparsity (float): Share of the targeted weights to mask, in [0, 1).
         allocation (str or dict): ``uniform``, ``erk``, ``snip`` or sparsities by pattern; see
             :func:`mmslak.sparsity.allocate`. ``snip`` scores one batch of the training data.
         update (dict): Settings of :class:`mmslak.sparsity.UpdateRule`: ``every`` (optimiser
             steps), ``rate``, ``rate_min``, ``schedule``, ``grow``, ``stop_at``.
         targets (str or dict): ``all``: every convolution and linear weight of the backbone,
-            and of the head of a classifier. ``large_kernels``: of these, the large depth-wise
-            kernels. Or ``dict(include=[...], exclude=[...])`` of patterns on the names of the
-            whole model.
+            and of the head of a classifier. ``large_kernels``: of these only the large
+            depth-wise kernels. Or ``dict(include=[...], exclude=[...])`` of patterns on the names
+            of the whole model.
         mode (str): ``dynamic``; ``fixed``: masks that do not change; ``off``: dense training,
-            from sparse weights too, as the authors' code fine-tunes.
-        init (str, optional): First masks: ``random``, or ``from_weights`` (a weight exists
-            where it is not zero). Default: ``random`` for ``dynamic``; for ``fixed`` those of
-            the checkpoint that training starts from, recovered from its zeros where it has
-            none.
+            even from sparse weights, as the authors' code fine-tunes.
+        init (str, optional): First masks: ``random``, or ``from_weights``, which masks the weights
+            that are zero. Default: ``random`` for ``dynamic``. For ``fixed`` the masks of the
+            checkpoint that training starts from; if it has none, they are recovered from its
+            zeros.
         structure (str): ``unstructured`` or ``2:4`` (linear layers).
-        seed (int): Of random masks and random growth.
+        seed (int): Seed of random masks and random growth.
 
     Raises:
         ValueError: For settings that are not allowed, before training starts.
@@ -82,18 +79,18 @@ class DynamicSparsityHook(Hook):
     # -- checkpoints -----------------------------------------------------------------------
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the state of a checkpoint until the model is on its device."""
-        self._saved = checkpoint.get(STATE)
+        """Keep the saved state until the model is on its device."""
+        self._saved = checkpoint.get(SPARSITY_STATE)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Add masks (one bit a weight), step, rate and seed to a checkpoint."""
+        """Add masks (one bit per weight), step, rate and seed to a checkpoint."""
         if self.dynamics is not None:
-            checkpoint[STATE] = self.dynamics.state_dict()
+            checkpoint[SPARSITY_STATE] = self.dynamics.state_dict()
 
     # -- training --------------------------------------------------------------------------
 
     def before_train(self, runner) -> None:
-        """Make or take over the masks, and attach to the optimiser."""
+        """Create or restore the masks, and attach them to the optimiser."""
         if self.mode == 'off':
             return
         optim_wrapper = runner.optim_wrapper
@@ -122,12 +119,12 @@ class DynamicSparsityHook(Hook):
             return select_targets(model, self.targets)
         if not hasattr(model, 'backbone'):
             raise ValueError(
-                f'targets={self.targets!r} needs a model with a backbone, which '
-                f'{type(model).__name__} has not; give targets=dict(include=[...])'
+                f'targets={self.targets!r} needs a model with a backbone, but '
+                f'{type(model).__name__} has none; give targets=dict(include=[...])'
             )
         parameters = select_targets(model.backbone, self.targets, 'backbone.')
-        # Only classifiers call their head `head`; it is part of the network there, where a
-        # detector's or segmentor's heads are the toolbox's own.
+        # Only classifiers call their head `head`. The paper counts it as a part of the network;
+        # the heads of detectors and segmentors are dense.
         if self.targets == 'all' and isinstance(getattr(model, 'head', None), nn.Module):
             parameters.update(select_targets(model.head, 'all', 'head.'))
         return parameters
@@ -151,9 +148,9 @@ class DynamicSparsityHook(Hook):
             return None
         if self._saved is None:
             if self.mode == 'fixed' and self.init is None:
-                return None  # as it was where the run started: a dense network
+                return None  # the run started from dense weights
             raise ValueError(
-                'the checkpoint to resume holds no sparsity; start from its weights instead: '
+                'the checkpoint to resume holds no masks; start from its weights instead: '
                 "load_from and DynamicSparsityHook(init='from_weights')"
             )
         dynamics = self._build(runner, parameters, init=None)
@@ -172,11 +169,11 @@ class DynamicSparsityHook(Hook):
         if masks:
             log(f'Sparsity: masks of {len(masks)} layers taken from the checkpoint')
         else:
-            masks = {name: p.detach() != 0 for name, p in parameters.items()}
-            masks = {name: mask for name, mask in masks.items() if not mask.all()}
+            recovered = SparseMasks.from_weights(parameters)
+            masks = {name: recovered[name] for name in recovered.masked}
             log(f'Sparsity: masks of {len(masks)} layers taken from the zeros of the weights')
         if not masks and self.mode == 'fixed':
-            log('Sparsity: the weights that training starts from are dense, and stay so')
+            log('Sparsity: training starts from dense weights, which stay dense')
             return None
         if not masks:
             raise ValueError(
@@ -186,14 +183,14 @@ class DynamicSparsityHook(Hook):
         return self._build(runner, parameters, init=masks)
 
     def _pretrained_masks(self, model, parameters) -> dict[str, Tensor]:
-        """Masks in the checkpoint of ``load_from`` or of the backbone's ``init_cfg``."""
+        """Return the masks in the checkpoint of ``load_from`` or of the backbone's ``init_cfg``."""
         saved, prefix = self._saved, ''
         if saved is None:
             init_cfg = getattr(getattr(model, 'backbone', None), 'init_cfg', None) or []
             init_cfg = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
             for cfg in init_cfg:
-                if cfg.get('type') == 'Pretrained' and Path(cfg['checkpoint']).is_file():
-                    saved = read_checkpoint(cfg['checkpoint']).get(STATE)
+                if cfg.get('type') == PRETRAINED and Path(cfg['checkpoint']).is_file():
+                    saved = read_checkpoint(cfg['checkpoint']).get(SPARSITY_STATE)
                     prefix = '' if cfg.get('prefix', 'backbone.') else 'backbone.'
         if saved is None:
             return {}
@@ -206,11 +203,11 @@ class DynamicSparsityHook(Hook):
 
     def _snip_scores(self, runner, model, parameters) -> dict[str, Tensor]:
         loader = runner.train_dataloader
-        runner.logger.info(f'Sparsity: SNIP scores of {_batch_size(loader)} training samples')
+        runner.logger.info(f'Sparsity: SNIP scores of {batch_size(loader)} training samples')
         return score_training_batch(model, loader, parameters, self.seed, runner.rank)
 
     def _mask_before_clipping(self, optim_wrapper: OptimWrapper) -> None:
-        """Have gradients masked before their norm is taken; MMEngine clips inside its step."""
+        """Mask gradients before their norm is computed, because MMEngine clips inside its step."""
         clip = optim_wrapper._clip_grad
 
         def masked_clip():
@@ -226,7 +223,7 @@ class DynamicSparsityHook(Hook):
                 self.dynamics.apply_to(hook.ema_model.module)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Mask the averaged model, which still holds what was pruned."""
+        """Mask the averaged model, which still contains the pruned weights."""
         if self._updated:
             self._mask_average(runner)
             self._updated = False
@@ -245,7 +242,7 @@ class DynamicSparsityHook(Hook):
         )
         runner.logger.info(
             f'Sparsity: moved {sum(update.moves.values()):,} weights after step {update.step:,} '
-            f'(rate {update.rate:.3f}); {update.explored:.1%} of all were ever used'
+            f'(rate {update.rate:.3f}); {update.explored:.1%} of all have been active'
         )
 
     @staticmethod
@@ -253,21 +250,21 @@ class DynamicSparsityHook(Hook):
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
     def after_train(self, runner) -> None:
-        """Print what the sparsity came to."""
+        """Log the density of every layer at the end."""
         if self.dynamics is not None:
             runner.logger.info('Sparsity at the end:\n' + density_table(self.dynamics))
 
 
 def density_table(dynamics: DynamicSparsity, brief: bool = False) -> str:
-    """Draw one row a layer: weights, kept, density and the share ever used.
+    """Format a table of densities with one row for each layer.
 
     Args:
-        dynamics (DynamicSparsity): What to describe.
-        brief (bool): Only the sums, and the names of the layers left dense.
+        dynamics (DynamicSparsity): The sparse training.
+        brief (bool): Only the row of sums and the names of the layers left dense.
     """
     rows = dynamics.summary()
     table = Table('layer', box=SIMPLE)
-    for column in ('shape', 'weights', 'kept', 'density', 'ever used'):
+    for column in ('shape', 'weights', 'kept', 'density', 'ever active'):
         table.add_column(column, justify='right')
     for row in [] if brief else rows:
         table.add_row(
@@ -285,56 +282,3 @@ def density_table(dynamics: DynamicSparsity, brief: bool = False) -> str:
     )  # fmt: skip
     dense = [row['name'] for row in rows if row['kept'] == row['weights']]
     return table_text(table) + (f'\n  left dense: {", ".join(dense)}' if dense else '')
-
-
-def score_training_batch(
-    model: nn.Module,
-    loader: DataLoader,
-    parameters: dict[str, nn.Parameter],
-    seed: int = 0,
-    rank: int = 0,
-) -> dict[str, Tensor]:
-    """Compute SNIP's scores |g * w| on one batch of training data, through the model's own loss.
-
-    Args:
-        model (nn.Module): As MMEngine's models are, with ``data_preprocessor``; left as it was.
-        loader (DataLoader): Of the training data; its batch size is that of the batch.
-        parameters (dict): The weights to score.
-        seed (int): Which samples are drawn.
-        rank (int): Of this process: each scores a batch of its own, the gradients are averaged.
-
-    Returns:
-        dict[str, Tensor]: Scores of the parameters' shapes.
-    """
-    size = _batch_size(loader)
-    order = torch.randperm(
-        len(loader.dataset), generator=torch.Generator().manual_seed(seed)
-    ).tolist()
-    first = rank * size
-    with _random_state_kept():
-        chosen = [order[(first + i) % len(order)] for i in range(size)]
-        batch = loader.collate_fn([loader.dataset[i] for i in chosen])
-
-        def loss() -> Tensor:
-            model.train()
-            data = model.data_preprocessor(batch, True)
-            return model.parse_losses(model._run_forward(data, mode='loss'))[0]
-
-        return snip_scores(model, parameters, loss)
-
-
-def _batch_size(loader: DataLoader) -> int:
-    return loader.batch_size or loader.batch_sampler.batch_size
-
-
-@contextmanager
-def _random_state_kept():
-    """Undo what is drawn inside from Python's, NumPy's and PyTorch's generators."""
-    python, numpy = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=list(devices)):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)

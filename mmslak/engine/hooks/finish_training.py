@@ -1,4 +1,4 @@
-"""What is done once training has ended: batch norm statistics, final scores, small files."""
+"""The end of a pre-training: batch norm statistics, final scores and small checkpoints."""
 
 import json
 from contextlib import contextmanager
@@ -17,29 +17,29 @@ from ...registry import HOOKS
 from .dynamic_sparsity import DynamicSparsityHook
 from .precise_bn import recompute_statistics
 
-#: File with the scores, in the work folder.
+#: File with the scores, in the work directory.
 SCORES = 'final_scores.json'
 
 
 @HOOKS.register_module()
 class FinishTrainingHook(Hook):
-    """Finish a pre-training: recompute batch norm statistics, evaluate, write small files.
+    """Finish a pre-training: recompute batch norm statistics, evaluate, write small checkpoints.
 
-    The average of the weights (``EMAHook`` with ``update_buffers=True``) never saw a batch: one
-    pass over the training data computes its batch norm statistics anew, without which the paper
-    saw poor results (section 5.1). Then the raw and the averaged model are evaluated, and each is
-    written to the work folder with its masks and without an optimiser, as ``raw.pth`` and
+    The averaged model (``EMAHook`` with ``update_buffers=True``) has never seen a batch. One pass
+    over the training data recomputes its batch norm statistics; without it the paper reports poor
+    results (section 5.1). Then the raw and the averaged model are evaluated. Each is written to
+    the work directory with its masks and without the optimiser, as ``raw.pth`` and
     ``averaged.pth``, for ``init_cfg=dict(type='Pretrained', checkpoint=FILE)`` downstream.
 
     Args:
-        batches (int, optional): Batches of each process for the statistics. Default: all, once.
-        evaluate (bool): Run the validation data through both models.
+        batches (int, optional): Batches of each process for the statistics. Default: one pass.
+        evaluate (bool): Evaluate both models on the validation data.
 
     Raises:
-        ValueError: If batches is not positive, or the average leaves out the buffers.
+        ValueError: If batches is not positive, or the average does not include the buffers.
     """
 
-    # After the sparsity's hook.
+    # After DynamicSparsityHook.
     priority = 'VERY_LOW'
 
     def __init__(self, batches: int | None = None, evaluate: bool = True):
@@ -48,16 +48,16 @@ class FinishTrainingHook(Hook):
         self.batches, self.evaluate = batches, evaluate
 
     def before_train(self, runner) -> None:
-        """Refuse an average that could not have statistics of its own."""
+        """Refuse an average without buffers, which cannot have statistics of its own."""
         for hook in runner.hooks:
             if isinstance(hook, EMAHook) and not hook.ema_model.update_buffers:
                 raise ValueError(
-                    'FinishTrainingHook needs EMAHook(update_buffers=True): without, the averaged '
-                    "model has the raw model's batch norm statistics and cannot get its own"
+                    'FinishTrainingHook needs EMAHook(update_buffers=True); otherwise the averaged '
+                    "model shares the raw model's batch norm statistics"
                 )
 
     def after_train(self, runner) -> None:
-        """Recompute, evaluate, write."""
+        """Recompute the statistics, evaluate both models, and write the checkpoints."""
         averages = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         variants = {'raw': None, **({'averaged': averages[0]} if averages else {})}
@@ -72,7 +72,7 @@ class FinishTrainingHook(Hook):
                         )
                 scores = self._scores(runner, model) if self.evaluate else {}
                 rows[name] = dict(scores, file=self._export(runner, model, name))
-        # The full checkpoint, to resume or test from, holds the new statistics too.
+        # The full checkpoint contains the recomputed statistics too.
         runner.save_checkpoint(
             runner.work_dir, 'final.pth', save_optimizer=False, save_param_scheduler=False
         )
@@ -109,7 +109,7 @@ class FinishTrainingHook(Hook):
 
 @contextmanager
 def _swapped(average: EMAHook | None):
-    """Have the model hold the averaged weights, and the average the model's."""
+    """Exchange the weights of the model and of its average inside the context."""
     if average is not None:
         average._swap_ema_parameters()
     try:

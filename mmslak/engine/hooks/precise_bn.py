@@ -10,18 +10,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @torch.no_grad()
 def recompute_statistics(model: nn.Module, loader: Iterable, batches: int | None = None) -> int:
-    """Compute the running statistics of all batch norms anew, weights held fixed.
+    """Recompute the running statistics of all batch norms with fixed weights.
 
-    Each becomes the plain average over batches of the batch's mean and variance, over all
-    processes. Everything but the batch norms is in evaluation mode: no drop path, no Mixup.
+    The running mean and variance become the averages of the mean and variance of all batches of
+    all processes. All other modules are in evaluation mode: no drop path, no Mixup.
 
     Args:
-        model (nn.Module): With a ``data_preprocessor``, as MMEngine's models have.
+        model (nn.Module): A model of MMEngine with ``data_preprocessor``.
         loader (Iterable): Training data.
-        batches (int, optional): Stop after as many. Default: one pass.
+        batches (int, optional): Stop after this number of batches. Default: one pass.
 
     Returns:
-        int: Batches used by this process; 0 where there is no batch norm.
+        int: Number of batches of this process; 0 if there is no batch norm.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -30,7 +30,7 @@ def recompute_statistics(model: nn.Module, loader: Iterable, batches: int | None
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
-        # A cumulative average instead of an exponential one.
+        # None selects a cumulative instead of an exponential average.
         norm.momentum = None
         norm.train()
     used = 0

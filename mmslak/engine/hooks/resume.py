@@ -1,4 +1,4 @@
-"""Checkpoints of tensors and plain containers, which load with PyTorch's safe loading."""
+"""Exact resuming: checkpoints that load safely, and the states of the random generators."""
 
 import random
 from collections import deque
@@ -16,18 +16,18 @@ _HISTORY = '__history__'
 
 @HOOKS.register_module()
 class PlainCheckpointHook(Hook):
-    """Write MMEngine's message hub as tensors, numbers and lists; rebuild it on loading.
+    """Save MMEngine's message hub as tensors, numbers and lists, and rebuild it on loading.
 
-    MMEngine 0.10 pickles ``HistoryBuffer`` objects and NumPy scalars into its checkpoints,
-    which ``torch.load`` has refused since PyTorch 2.6. With this hook nothing has to be
-    allowed and ``resume`` works: the checkpoint holds no object but tensors and containers.
+    MMEngine 0.10 pickles ``HistoryBuffer`` objects and NumPy scalars into its checkpoints, which
+    ``torch.load`` refuses since PyTorch 2.6. With this hook checkpoints contain only tensors and
+    plain containers, so that resuming works and safe loading stays on.
     """
 
-    # Before any hook that might put more into the checkpoint in plain form by itself.
+    # After the hooks that add to the checkpoint, such as the masks.
     priority = 'VERY_LOW'
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Replace the objects in the message hub and the meta data by plain values."""
+        """Replace the objects in the message hub and in the meta data by plain values."""
         for key in ('message_hub', 'meta'):
             if key in checkpoint:
                 checkpoint[key] = to_plain(checkpoint[key], key)
@@ -47,13 +47,13 @@ def to_plain(value, path: str):
     Args:
         value: Any nesting of dicts, lists, tuples, numbers, strings, tensors, NumPy arrays
             and history buffers.
-        path (str): Where ``value`` stands, for the error.
+        path (str): Keys that lead to ``value``, for the error.
 
     Raises:
-        TypeError: If ``value`` holds anything else, naming where.
+        TypeError: If ``value`` contains anything else, naming the keys that lead to it.
     """
     if value is None or isinstance(value, (bool, int, float, str, bytes, torch.Tensor)):
-        # np.float64 is a float as well, but pickles as a NumPy object.
+        # np.float64 is a float, but it pickles as a NumPy object.
         return value.item() if isinstance(value, np.generic) else value
     if isinstance(value, np.generic):
         return value.item()
@@ -80,11 +80,11 @@ def to_plain(value, path: str):
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Carry the states of the random generators in checkpoints, so that resuming is exact.
+    """Save the states of the random generators in checkpoints, so that resuming is exact.
 
-    Without it what draws on them in the main process (drop path, dropout, augmentation
-    without worker processes) starts anew. Of several processes only the first writes
-    checkpoints, so that there each of them starts anew.
+    Drop path, dropout and, without worker processes, augmentation draw from the generators of the
+    main process. Without this hook a resumed training draws other numbers. It works for a single
+    process: of several processes only the first writes checkpoints.
     """
 
     def __init__(self):
@@ -101,12 +101,12 @@ class RandomStateHook(Hook):
             checkpoint['random_state'] = to_plain(states, 'random_state')
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the states for when training goes on."""
+        """Keep the states until training continues."""
         if runner._resume and runner.world_size == 1:
             self._state = checkpoint.get('random_state')
 
     def before_train_epoch(self, runner) -> None:
-        """Go on with the states: now, or once a loop over iterations has skipped old data."""
+        """Restore the states: now, or after a loop over iterations has skipped the seen data."""
         if self._state is None:
             return
         loop = runner.train_loop
@@ -128,7 +128,7 @@ class RandomStateHook(Hook):
 
 
 class _AfterSkipping:
-    """An iterator that calls ``then`` before its first item after ``skip`` ones."""
+    """An iterator that calls ``then`` after ``skip`` items, before it returns the next one."""
 
     def __init__(self, iterator, skip: int, then):
         self.iterator, self.left, self.then = iterator, skip, then

@@ -1,4 +1,4 @@
-"""How fast training goes, and what holds it up."""
+"""Throughput of training, and its bottleneck."""
 
 import time
 
@@ -7,18 +7,18 @@ from mmengine.hooks import Hook
 
 from ...registry import HOOKS
 
-#: Share of the time spent waiting for data from which on the data is the bottleneck: worker
-#: processes that keep up leave almost no wait; without any, loading and computing take turns.
+#: If waiting for data takes a larger share of the time, the data is the bottleneck. With worker
+#: processes that keep up there is almost no wait; without workers, loading and computing alternate.
 WAIT_WITH_WORKERS, WAIT_WITHOUT = 0.2, 0.5
 
 
 def bottleneck(waiting: float, computing: float, workers: int) -> str:
-    """Name what a training step waits for.
+    """Return the bottleneck of a training step.
 
     Args:
-        waiting (float): Seconds spent until a batch was there.
-        computing (float): Seconds spent on it.
-        workers (int): Processes that load data, 0 for none.
+        waiting (float): Seconds until a batch was loaded.
+        computing (float): Seconds of computing with it.
+        workers (int): Number of processes that load data.
 
     Returns:
         str: ``data`` or ``compute``.
@@ -29,14 +29,14 @@ def bottleneck(waiting: float, computing: float, workers: int) -> str:
 
 @HOOKS.register_module()
 class ThroughputHook(Hook):
-    """Print images per second, time per epoch, time left, and data or compute as bottleneck.
+    """Log images per second, time per epoch, time left, and the bottleneck.
 
-    The first time after ``first`` iterations, then whenever at least ``seconds`` have passed.
+    The first line comes after ``first`` iterations, the next ones every ``seconds``.
 
     Args:
-        first (int): Iterations before the first line; those before ``warm_up`` do not count.
-        warm_up (int): Iterations at the start that are left out, slow for caches are empty.
-        seconds (float): Least time between two lines.
+        first (int): Iterations before the first line.
+        warm_up (int): Iterations at the start that are not counted because caches are still empty.
+        seconds (float): Smallest time between two lines.
     """
 
     # After everything that belongs to an iteration.
@@ -47,15 +47,15 @@ class ThroughputHook(Hook):
         self._seen, self._shown = 0, False
 
     def before_train_epoch(self, runner) -> None:
-        """Start to wait for the first batch."""
+        """Begin the wait for the first batch."""
         self._ready = time.perf_counter()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """A batch is there."""
+        """End the wait for a batch."""
         self._given = time.perf_counter()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Count an iteration, and print where it is time."""
+        """Count an iteration, and log a line if it is due."""
         now = time.perf_counter()
         self._seen += 1
         if self._seen == self.warm_up:

@@ -1,4 +1,4 @@
-"""Mixed precision that also works where there is no accelerator."""
+"""Mixed precision that also works without an accelerator."""
 
 import torch
 from mmengine.device import get_device
@@ -10,18 +10,18 @@ from ...registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class AmpOptimWrapper(MMEngineAmpOptimWrapper):
-    """MMEngine's ``AmpOptimWrapper``, which on a CPU trains in bfloat16.
+    """MMEngine's ``AmpOptimWrapper``, which trains in bfloat16 on a CPU.
 
-    MMEngine's refuses to be built without an accelerator, so that a config with mixed
-    precision could not even be tried on a laptop.
+    MMEngine's own wrapper cannot be built without an accelerator, so that a config with mixed
+    precision could not be tried on a laptop.
 
     Args:
-        loss_scale (str, float or dict): Loss scaling of fp16; no use on a CPU.
+        loss_scale (str, float or dict): Loss scaling of float16; ignored on a CPU.
         dtype (str, optional): ``float16`` or ``bfloat16``; on a CPU only ``bfloat16``.
         **kwargs: Passed to MMEngine's ``AmpOptimWrapper`` (on a CPU, ``OptimWrapper``).
 
     Raises:
-        ValueError: If another dtype than ``bfloat16`` is asked for on a CPU.
+        ValueError: If ``dtype`` is not ``bfloat16`` on a CPU.
     """
 
     def __init__(self, loss_scale='dynamic', dtype: str | None = None, **kwargs):
@@ -34,7 +34,7 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
                 f'got {dtype!r}'
             )
         OptimWrapper.__init__(self, **kwargs)
-        # bfloat16 has the range of float32, so there is nothing to scale.
+        # bfloat16 has the range of float32, so that no loss scaling is needed.
         self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
         self._scale_update_param = None
         self.cast_dtype = torch.bfloat16

@@ -1,4 +1,4 @@
-"""Learning rates that decay from the last layer to the first."""
+"""Learning-rate decay from the last layer to the first."""
 
 import inspect
 from collections import defaultdict
@@ -18,22 +18,22 @@ from ...registry import OPTIM_WRAPPER_CONSTRUCTORS
 class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Layer-wise or stage-wise learning-rate decay for any model with a backbone.
 
-    The backbone tells the group of each parameter (``get_layer_depth``, as SLaK's and most
-    of MMPretrain's backbones do), so the constructor serves all three toolboxes. A group's
-    learning rate is ``lr * decay_rate ** (groups - 1 - group)``. Biases, norms and all other
-    vectors have no weight decay, as in ConvNeXt's recipe.
+    The method ``get_layer_depth`` of the backbone returns the group of each parameter, as for
+    SLaK and most of MMPretrain's backbones, so that the constructor serves all three toolboxes.
+    The learning rate of a group is ``lr * decay_rate ** (num_groups - 1 - group)``. Biases, norms
+    and all other vectors have no weight decay, as in ConvNeXt's recipe.
 
     ``paramwise_cfg`` takes ``decay_rate`` (float in (0, 1]), ``decay_type`` (``layer_wise``,
-    the default, or ``stage_wise``) and, optionally, ``num_layers``: the number of layers
-    other toolboxes' configs give, checked against what the backbone says.
+    the default, or ``stage_wise``) and, optionally, ``num_layers``: the number of
+    layers that configs of other projects give; it is checked against that of the backbone.
 
     Raises:
-        ValueError: For an unknown or impossible setting, or a backbone that cannot tell the
-            depth of its parameters.
+        ValueError: For a setting that is not allowed, or a backbone without
+            ``get_layer_depth``.
     """
 
     def add_params(self, params: list, module: nn.Module, **kwargs) -> None:
-        """Fill ``params`` with the parameter groups of ``module`` and print them."""
+        """Append the parameter groups of ``module`` to ``params``, and log them."""
         decay_rate, decay_type, num_layers = self._settings()
         depth_of = _depth_function(module, decay_type)
         groups: dict[tuple[int, bool], dict] = {}
@@ -61,11 +61,11 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
             entry['params'].append(parameter)
             entry['param_names'].append(name)
-        # Highest rate first: loggers show the first group's, which is then that of the head.
+        # Highest rate first, because loggers show the rate of the first group: that of the head.
         ordered = [groups[key] for key in sorted(groups, reverse=True)]
         print_log(f'Learning rates, {decay_type}:\n{_table(ordered)}', logger='current')
         for entry in ordered:
-            # PyTorch keeps param_names in the checkpoint; the table above is enough.
+            # PyTorch would save param_names in every checkpoint.
             del entry['param_names']
         params.extend(ordered)
 
@@ -88,7 +88,7 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _depth_function(model: nn.Module, decay_type: str):
-    """Return a function from a parameter's name to its group and the number of groups."""
+    """Return a function that maps the name of a parameter to its group and their number."""
     backbone, prefix = (model.backbone, 'backbone.') if hasattr(model, 'backbone') else (model, '')
     if not hasattr(backbone, 'get_layer_depth'):
         raise ValueError(
@@ -102,9 +102,9 @@ def _depth_function(model: nn.Module, decay_type: str):
     if not (hasattr(backbone, 'downsample_layers') and hasattr(backbone, 'stages')):
         raise ValueError(
             f"optim_wrapper.paramwise_cfg.decay_type must be 'layer_wise' for "
-            f'{type(backbone).__name__}, which does not tell the stages of its parameters'
+            f'{type(backbone).__name__}, whose get_layer_depth has no stages'
         )
-    # MMPretrain's ConvNeXt tells only layers; its stages are laid out as SLaK's are.
+    # MMPretrain's ConvNeXt returns only layers; its stages have the same names as those of SLaK.
     groups = backbone.get_layer_depth(prefix, prefix)[1]
     return lambda name: layer_depth(name, prefix, groups - 2, decay_type)
 
@@ -135,7 +135,7 @@ def _table(groups: list[dict]) -> str:
 
 
 def _module_of(name: str) -> str:
-    """Shorten a parameter's name to the stage, downsampling or head it belongs to."""
+    """Return the stage, downsampling layer or head that a parameter belongs to."""
     parts = name.split('.')
     if parts[0] != 'backbone':
         return parts[0]

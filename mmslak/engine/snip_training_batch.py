@@ -1,0 +1,67 @@
+"""SNIP scores of a model from one batch of its training data."""
+
+import random
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..sparsity import snip_scores
+
+
+def score_training_batch(
+    model: nn.Module,
+    loader: DataLoader,
+    parameters: dict[str, nn.Parameter],
+    seed: int = 0,
+    rank: int = 0,
+) -> dict[str, Tensor]:
+    """Compute SNIP scores |g * w| on one batch of training data with the loss of the model.
+
+    Args:
+        model (nn.Module): A model of MMEngine with ``data_preprocessor``; its state does not
+            change.
+        loader (DataLoader): Loader of the training data; it determines the batch size.
+        parameters (dict): The weights to score.
+        seed (int): Determines which samples are drawn.
+        rank (int): Rank of this process. Each rank scores a batch of its own; the gradients are
+            averaged.
+
+    Returns:
+        dict[str, Tensor]: Scores in the shapes of the parameters, by name.
+    """
+    size = batch_size(loader)
+    order = torch.randperm(
+        len(loader.dataset), generator=torch.Generator().manual_seed(seed)
+    ).tolist()
+    first = rank * size
+    with _random_state_kept():
+        chosen = [order[(first + i) % len(order)] for i in range(size)]
+        batch = loader.collate_fn([loader.dataset[i] for i in chosen])
+
+        def loss() -> Tensor:
+            model.train()
+            data = model.data_preprocessor(batch, True)
+            return model.parse_losses(model._run_forward(data, mode='loss'))[0]
+
+        return snip_scores(model, parameters, loss)
+
+
+def batch_size(loader: DataLoader) -> int:
+    """Return the number of samples in a batch of one process."""
+    return loader.batch_size or loader.batch_sampler.batch_size
+
+
+@contextmanager
+def _random_state_kept():
+    """Restore the random generators of Python, NumPy and PyTorch on leaving the context."""
+    python, numpy = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=list(devices)):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

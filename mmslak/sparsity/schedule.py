@@ -1,0 +1,111 @@
+"""When the masks of dynamic sparsity are updated, and how many weights move."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from .grow import GROWTHS
+
+SCHEDULES = ('cosine', 'linear', 'constant')
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """When the masks are updated, how many weights move, and which rule grows them.
+
+    Steps are those of the optimiser, counted from 1. The adaptation rate decays over the whole
+    training (paper, appendix G; Liu et al. 2021c):
+
+    - ``cosine``: rate_min + (rate - rate_min) / 2 * (1 + cos(pi * step / total_steps))
+    - ``linear``: rate + (rate_min - rate) * step / total_steps
+    - ``constant``: rate
+
+    Args:
+        every (int): Steps between updates: at steps every, 2 * every and so on.
+        rate (float): Share of a layer's active weights to move at step 0, in [0, 1].
+        rate_min (float): The same at the end of training, at most ``rate``.
+        schedule (str): ``cosine``, ``linear`` or ``constant``.
+        grow (str): ``random``, ``gradient`` or ``momentum``, see :mod:`mmslak.sparsity.grow`.
+        stop_at (int or float, optional): From this step on there are no more updates. A float is a
+            share of the training in (0, 1]. Default: the last step, because weights grown then
+            would never be trained.
+
+    Raises:
+        ValueError: Naming the key, the value got and what is allowed.
+    """
+
+    every: int = 2000
+    rate: float = 0.5
+    rate_min: float = 0.005
+    schedule: str = 'cosine'
+    grow: str = 'random'
+    stop_at: int | float | None = None
+
+    def __post_init__(self):
+        check_count('update.every', self.every)
+        if not _is_number(self.rate) or not 0 <= self.rate <= 1:
+            raise ValueError(f'update.rate must be in [0, 1], got {self.rate!r}')
+        if self.schedule != 'constant' and (
+            not _is_number(self.rate_min) or not 0 <= self.rate_min <= self.rate
+        ):
+            raise ValueError(
+                f'update.rate_min must be in [0, rate={self.rate}], got {self.rate_min!r}'
+            )
+        check_choice('update.schedule', self.schedule, SCHEDULES)
+        check_choice('update.grow', self.grow, tuple(GROWTHS))
+        stop_at = self.stop_at
+        if isinstance(stop_at, float) and 0 < stop_at <= 1:
+            return
+        if stop_at is not None and (not isinstance(stop_at, int) or stop_at < 0):
+            raise ValueError(
+                f'update.stop_at must be a step, a share of the training in (0, 1] written as a '
+                f'float, or None, got {stop_at!r}'
+            )
+
+    def rate_at(self, step: int, total_steps: int | None) -> float:
+        """Return the rate at ``step`` of ``total_steps``, in [0, 1]."""
+        if self.schedule == 'constant':
+            return self.rate
+        progress = min(1.0, step / total_steps)
+        if self.schedule == 'linear':
+            return self.rate + (self.rate_min - self.rate) * progress
+        return self.rate_min + (self.rate - self.rate_min) / 2 * (1 + math.cos(math.pi * progress))
+
+    def is_due(self, step: int, total_steps: int | None) -> bool:
+        """Return whether the masks change after optimiser step ``step``."""
+        stop_at = total_steps if self.stop_at is None else self.stop_at
+        if isinstance(stop_at, float):
+            stop_at = stop_at * total_steps
+        return step > 0 and step % self.every == 0 and (stop_at is None or step < stop_at)
+
+
+def as_rule(update: Mapping | UpdateRule | None) -> UpdateRule:
+    """Return the rule of some settings.
+
+    Raises:
+        ValueError: For a key that is not a setting, or a value that is not allowed.
+    """
+    if isinstance(update, UpdateRule):
+        return update
+    update = dict(update or {})
+    allowed = [field.name for field in fields(UpdateRule)]
+    for key in update:
+        if key not in allowed:
+            raise ValueError(f'update takes {", ".join(allowed)}, got {key!r}')
+    return UpdateRule(**update)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_count(key: str, value) -> None:
+    """Raise a ValueError unless ``value`` is a positive integer."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f'{key} must be a positive integer, got {value!r}')
+
+
+def check_choice(key: str, value, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError unless ``value`` is one of the allowed ones."""
+    if value not in allowed:
+        raise ValueError(f'{key} must be one of {", ".join(map(repr, allowed))}, got {value!r}')

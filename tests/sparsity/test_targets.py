@@ -1,0 +1,94 @@
+"""Which weights are maskable."""
+
+import pytest
+import torch
+from torch import nn
+
+from mmslak.models import SLaK, SpatialMixing
+from mmslak.sparsity import (
+    SparseMasks,
+    select_targets,
+)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3),
+        nn.BatchNorm2d(6),
+        nn.Conv2d(6, 6, (9, 5), groups=6, padding='same'),
+        nn.Flatten(),
+        nn.Linear(6 * 36, 5),
+    )
+
+
+def test_all_are_the_convolution_and_linear_weights():
+    model = network()
+    assert list(select_targets(model)) == ['0.weight', '2.weight', '4.weight']
+    assert list(select_targets(model, prefix='backbone.')) == [
+        'backbone.0.weight',
+        'backbone.2.weight',
+        'backbone.4.weight',
+    ]
+    assert select_targets(model)['2.weight'] is model[2].weight
+    assert list(select_targets(model[0])) == ['weight']
+
+
+def test_all_of_slak_are_its_parameters_of_two_and_four_dimensions():
+    model = SLaK('nano')
+    expected = [n for n, p in model.named_parameters() if p.ndim in (2, 4)]
+    assert list(select_targets(model)) == expected
+
+
+@pytest.mark.parametrize('mode', ['decomposed', 'reparam', 'naive'])
+def test_large_kernels_are_those_of_the_spatial_mixing(mode):
+    model = SLaK('nano', kernel_sizes=(13, 11, 9, 7), mode=mode)
+    expected = [
+        f'{path}.{branch}.conv.weight'
+        for path, module in model.named_modules()
+        if isinstance(module, SpatialMixing)
+        for branch in module.branch_names
+        if branch != 'small'
+    ]
+    assert list(select_targets(model, 'large_kernels')) == expected
+
+
+def test_patterns_include_and_exclude():
+    model = network()
+    assert list(select_targets(model, dict(include=['[02].*']))) == ['0.weight', '2.weight']
+    assert list(select_targets(model, dict(exclude=['n.0.*']), 'n.')) == [
+        'n.2.weight',
+        'n.4.weight',
+    ]
+    both = dict(include=['0*', '2*'], exclude=['2*'])
+    assert list(select_targets(model, both)) == ['0.weight']
+
+
+def test_a_shared_parameter_is_selected_once():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    assert list(select_targets(model)) == ['0.weight']
+    assert SparseMasks(select_targets(model)).numel == 16
+
+
+@pytest.mark.parametrize(
+    ('targets', 'said'),
+    [
+        ('convs', "'all', 'large_kernels' or a dict"),
+        ({}, 'dict of include and exclude'),
+        (dict(only=['*']), 'dict of include and exclude'),
+        (dict(include='*'), 'targets.include must be a list'),
+        (dict(include=['*'], exclude=['nothing*']), "targets.exclude has the pattern 'nothing*'"),
+        (dict(include=['1.*']), "targets.include has the pattern '1.*'"),
+        (dict(exclude=['*']), 'selects no weight'),
+    ],
+)
+def test_targets_that_cannot_be(targets, said):
+    with pytest.raises(ValueError) as caught:
+        select_targets(network(), targets)
+    assert said in str(caught.value)
+
+
+def test_large_kernels_of_a_network_without_any():
+    with pytest.raises(ValueError, match='selects no weight of Linear'):
+        select_targets(nn.Linear(2, 2), 'large_kernels')
