@@ -1,9 +1,9 @@
-"""SLaK, very large convolution kernels trained with sparsity, for OpenMMLab.
+"""SLaK for OpenMMLab: very large convolution kernels, trained with dynamic sparsity.
 
-Importing the package registers everything it brings under the scope ``mmslak``,
-so that ``custom_imports = dict(imports=['mmslak'])`` in a config is enough to write
-``backbone=dict(type='mmslak.SLaK', arch='tiny')``. None of MMDetection,
-MMSegmentation and MMPretrain is imported.
+Importing the package registers its modules with MMEngine under the scope ``mmslak``. With
+``custom_imports = dict(imports=['mmslak'])`` a config can use
+``backbone=dict(type='mmslak.SLaK', arch='tiny')``. MMDetection, MMSegmentation and MMPretrain are
+not imported.
 """
 
 from . import engine, models, sparsity

@@ -33,7 +33,7 @@ def main() -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f'folder {folder} does not exist')
     if Path(args.dst).exists():
-        raise ValueError(f'{args.dst} exists already; give another DST or remove it')
+        raise ValueError(f'{args.dst} already exists; give another DST or remove it')
     files = sorted(
         path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file()
     )

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint, with pictures and predictions where asked for.
+"""Evaluate a checkpoint; draw pictures and write predictions on request.
 
 python tools/test.py configs/upernet_slak_t_ade20k.py CHECKPOINT --show-dir pictures
 """

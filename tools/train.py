@@ -1,4 +1,4 @@
-"""Train any config of this package or of a toolbox that uses it.
+"""Train a config of this package, or any config of a toolbox.
 
 python tools/train.py configs/upernet_slak_t_ade20k.py --work-dir work_dirs/slak_t
 """

@@ -1,4 +1,4 @@
-"""Reading a file that somebody else wrote, without running what it brings."""
+"""Reading checkpoint files without running code from them."""
 
 import pickle
 import re
@@ -9,35 +9,35 @@ import torch
 from mmengine.fileio import get_local_path
 
 _ZIP = b'PK\x03\x04'
-#: What torch.save wrote before it wrote ZIP files begins with a pickled long number.
+#: Files of torch.save from before the ZIP format begin with a pickled long number.
 _PICKLE = b'\x80\x02\x8a'
 
 
 class CheckpointError(ValueError):
-    """A file is no checkpoint, or not one that fits."""
+    """A file is not a checkpoint, or does not fit."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint holds more than tensors and plain containers."""
+    """A checkpoint contains other objects than tensors and plain containers."""
 
 
 def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
     """Read a checkpoint onto the CPU.
 
-    Nothing is unpickled but tensors, numbers, strings and containers of these.
+    Only tensors, numbers, strings and containers of these are unpickled.
 
     Args:
-        path (str or Path): A file, or an address that MMEngine's file backends can read.
-        trust (bool): Unpickle whatever the file holds, which may run any code.
+        path (str or Path): A file, or a URL that MMEngine's file backends can read.
+        trust (bool): Unpickle every object in the file, which may run any code.
 
     Returns:
-        dict: What the file holds.
+        dict: The content of the file.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        UnsafeCheckpointError: If it holds other objects and ``trust`` is not set, naming their
+        FileNotFoundError: If the file does not exist.
+        UnsafeCheckpointError: If it contains other objects and ``trust`` is not set, naming their
             types.
-        CheckpointError: If it is damaged, a folder, or no checkpoint.
+        CheckpointError: If it is damaged, a directory, or not a checkpoint.
     """
     path = str(path)
     if '://' in path:
@@ -48,7 +48,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
 
 def _read(file: Path, name: str, trust: bool) -> dict:
     if file.is_dir():
-        raise CheckpointError(f'{name} is a folder; give one of the checkpoints in it')
+        raise CheckpointError(f'{name} is a directory; give one of the checkpoints in it')
     if not file.is_file():
         raise FileNotFoundError(f'checkpoint {name} does not exist')
     with open(file, 'rb') as stream:
@@ -59,8 +59,8 @@ def _read(file: Path, name: str, trust: bool) -> dict:
         foreign = _foreign_types(file, str(error))
         if foreign and not trust:
             raise UnsafeCheckpointError(
-                f'{name} holds objects of {", ".join(foreign)} besides tensors and plain '
-                'containers, and reading these can run any code; if you trust where it comes from, '
+                f'{name} contains objects of {", ".join(foreign)} besides tensors and plain '
+                'containers, and reading these can run any code; if you trust its source, '
                 'rewrite it with: python tools/convert/official.py SRC DST --trust'
             ) from None
         if start == _ZIP or start.startswith(_PICKLE):
@@ -69,23 +69,23 @@ def _read(file: Path, name: str, trust: bool) -> dict:
                 'download it again'
             ) from None
         raise CheckpointError(
-            f'{name} is not a checkpoint: it does not begin as a file written by torch.save does'
+            f'{name} is not a checkpoint: it does not begin like a file written by torch.save'
         ) from None
     except (ImportError, AttributeError) as error:
-        # Only when trusted: the types have to be there to be unpickled.
+        # Only with trust: unpickling needs the code of the types.
         raise CheckpointError(
-            f'{name} holds objects whose code is not installed here ({error}); install it, or '
-            'write the weights alone to a file where it is'
+            f'{name} contains objects whose code is not installed here ({error}); install it, or '
+            'write the weights alone to a file on a machine where it is installed'
         ) from None
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(
-            f'{name} holds a {type(checkpoint).__name__} where a dict of weights was expected'
+            f'{name} contains a {type(checkpoint).__name__} instead of a dict of weights'
         )
     return dict(checkpoint)
 
 
 def _foreign_types(file: Path, message: str) -> list[str]:
-    """Name the types that safe loading refused."""
+    """Return the names of the types that safe loading refused."""
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(file)
     except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError, AttributeError, OSError):

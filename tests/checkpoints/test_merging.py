@@ -96,6 +96,6 @@ def test_the_command_line(tmp_path):
     assert texts[0][0] == 0, texts[0]
     assert '--cfg-options model.backbone.deploy=True' in texts[0][1]
     assert texts[1][0] == 2
-    assert 'exists already' in texts[1][1]
+    assert 'already exists' in texts[1][1]
     merged = torch.load(tmp_path / 'merged.pth', weights_only=True)
     assert not any('.small.' in name for name in merged['state_dict'])

@@ -358,7 +358,7 @@ def test_files_that_cannot_be_read(tmp_path):
             read_checkpoint(file)
         assert '\n' not in str(error.value)
     torch.save([1, 2], file)
-    with pytest.raises(CheckpointError, match='holds a list'):
+    with pytest.raises(CheckpointError, match='contains a list'):
         read_checkpoint(file)
 
 
@@ -438,7 +438,7 @@ def test_command_lines(tmp_path):
     assert "arch='nano'" in text and '3 of 35 layers are sparse' in text
     assert 'none left over' in text
     text = call('tools/convert/official.py', theirs, ours, '--trust', expect=2)
-    assert 'exists already' in text
+    assert 'already exists' in text
     call('tools/convert/to_official.py', ours, back)
     returned = read_checkpoint(back)['model']
     assert list(returned) == list(state)

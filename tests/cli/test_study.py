@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from mmslak.cli import study
 from mmslak.cli.study import (
     Training,
     _digest,
@@ -16,7 +17,6 @@ from mmslak.cli.study import (
     summarise,
     train,
 )
-from mmslak.cli import study
 
 ROOT = Path(__file__).parents[2]
 

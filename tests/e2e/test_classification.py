@@ -211,7 +211,7 @@ def test_training_out_of_lmdb(data, tmp_path):
         count = len((root / f'meta/{split}.txt').read_text().splitlines())
         assert f'wrote {count} images' in text
     text = call('tools/pack_lmdb.py', root / 'train', tmp_path / 'train.lmdb', expect=2)
-    assert 'exists already' in text
+    assert 'already exists' in text
     text = call('tools/pack_lmdb.py', root / 'meta', tmp_path / 'none.lmdb', expect=2)
     assert 'holds no image' in text
     config = tmp_path / 'c.py'

@@ -18,7 +18,7 @@ from mmslak.console import guarded
 
 @guarded
 def main() -> None:
-    """Convert, print what was found, and write."""
+    """Convert the file and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('src', metavar='SRC', help="the authors' file")
     parser.add_argument('dst', metavar='DST', help='file to write')
@@ -26,12 +26,12 @@ def main() -> None:
     parser.add_argument(
         '--trust',
         action='store_true',
-        help='read a file that holds more than tensors and plain containers, which can run any '
-        'code: only for files whose origin you trust',
+        help='read a file with other objects than tensors and plain containers, which can run any '
+        'code; only for files from a source that you trust',
     )
     args = parser.parse_args()
     if Path(args.dst).exists():
-        raise ValueError(f'{args.dst} exists already; give another DST or remove it')
+        raise ValueError(f'{args.dst} already exists; give another DST or remove it')
     found = from_official(read_checkpoint(args.src, args.trust), args.ema, args.src)
     Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
     torch.save(found.checkpoint(), args.dst)
@@ -48,7 +48,7 @@ def main() -> None:
     print(f'{args.src}: a {kind} with SLaK({settings})')
     print(
         f'{len(found.state_dict)} entries: {found.renamed} renamed, {len(found.passed)} of heads '
-        'passed on as they are, the others kept; none left over'
+        'kept unchanged, like all others; none left over'
     )
     print(
         f'{len(found.masks)} of {len(sizes)} layers are sparse; density of all '

@@ -14,13 +14,13 @@ from mmslak.console import guarded
 
 @guarded
 def main() -> None:
-    """Convert and write."""
+    """Convert the file."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('src', metavar='SRC', help='checkpoint of this package')
     parser.add_argument('dst', metavar='DST', help='file to write')
     args = parser.parse_args()
     if Path(args.dst).exists():
-        raise ValueError(f'{args.dst} exists already; give another DST or remove it')
+        raise ValueError(f'{args.dst} already exists; give another DST or remove it')
     checkpoint = to_official(read_checkpoint(args.src), args.src)
     Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, args.dst)

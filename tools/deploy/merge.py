@@ -18,12 +18,12 @@ from mmslak.console import guarded
 
 @guarded
 def main() -> None:
-    """Merge and write."""
+    """Merge the branches and write the checkpoint."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', metavar='CONFIG', help='config that the checkpoint belongs to')
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='file that training wrote')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of a training')
     parser.add_argument('out', metavar='OUT', help='file to write')
     parser.add_argument(
         '--cfg-options',
@@ -34,7 +34,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     if Path(args.out).exists():
-        raise ValueError(f'{args.out} exists already; give another OUT or remove it')
+        raise ValueError(f'{args.out} already exists; give another OUT or remove it')
     cfg = load_config(args.config, args.cfg_options)
     torch.manual_seed(0)
     merged, difference = merge_checkpoint(cfg, read_checkpoint(args.checkpoint), args.checkpoint)

@@ -1,4 +1,4 @@
-"""Pre-training: the recipe written out, what a step of the optimiser sees, and the end."""
+"""The pre-training configs: the recipe of the paper, and its counts."""
 
 import json
 import os
@@ -6,22 +6,19 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import torch
-from torch import nn
-
-pytest.importorskip('mmpretrain')
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 from mmslak.analysis.complexity import config_costs, config_sparsity
-from mmslak.cli.config import load_config, process_count, set_effective_batch
-from mmslak.engine import FinishTrainingHook, ThroughputHook, recompute_statistics
-from mmslak.engine.hooks.throughput import bottleneck
+from mmslak.cli.config import load_config
 from mmslak.validation.layouts import check_datasets
 
+pytest.importorskip('mmpretrain')
+
 ROOT = Path(__file__).parents[2]
+
+
 PAGE = (ROOT / 'docs/pretraining.md').read_text()
 
 
@@ -209,203 +206,6 @@ def test_there_is_a_row_for_every_variant():
 @pytest.mark.parametrize('path', sorted(ROOT.glob('configs/**/*_in1k.py')), ids=lambda p: p.stem)
 def test_every_config_is_in_the_table(path):
     assert f'configs/{path.relative_to(ROOT / "configs")}`' in PAGE
-
-
-# --- effective batch ------------------------------------------------------------------------------
-
-
-def small(batch_size=16):
-    return Config(
-        dict(
-            train_dataloader=dict(batch_size=batch_size),
-            optim_wrapper=dict(type='OptimWrapper'),
-            custom_hooks=[dict(type='mmpretrain.EMAHook'), dict(type='Other')],
-        )
-    )
-
-
-def test_effective_batch():
-    cfg = small()
-    set_effective_batch(cfg, 4096, 8)
-    assert cfg.optim_wrapper.accumulative_counts == 4096 // 16 // 8 == 32
-    assert cfg.custom_hooks == [dict(type='mmpretrain.EMAHook', interval=32), dict(type='Other')]
-    for effective, processes in ((4096, 3), (8, 1), (0, 1), (-16, 1)):
-        with pytest.raises(ValueError, match=r'no multiple of . process.* x .*batch_size=16'):
-            set_effective_batch(small(), effective, processes)
-
-
-def test_process_count(monkeypatch):
-    for key in ('WORLD_SIZE', 'SLURM_NTASKS'):
-        monkeypatch.setenv(key, '6')
-    assert [process_count(x) for x in ('none', 'pytorch', 'slurm')] == [1, 6, 6]
-
-
-STEP = """
-import sys, torch
-from mmengine.dist import all_gather, get_rank
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS, DATASETS
-from mmslak.cli.run import run
-from mmslak.console import guarded
-
-@HOOKS.register_module()
-class Watch(Hook):
-    def before_train(self, runner):
-        self.losses, step = [], runner.optim_wrapper.step
-        model = getattr(runner.model, 'module', runner.model)
-        def watched(**kwargs):
-            grads = {n: p.grad.clone() for n, p in model.named_parameters()}
-            losses = torch.cat(all_gather(torch.stack(self.losses)))
-            if get_rank() == 0:
-                torch.save(dict(grads=grads, losses=losses), sys.argv[-1])
-            step(**kwargs)
-        runner.optim_wrapper.step = watched
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        pass
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if batch_idx == 0:
-            model = getattr(runner.model, 'module', runner.model)
-            parse = model.parse_losses
-            def kept(losses):
-                loss, log = parse(losses)
-                self.losses.append(loss.detach())
-                return loss, log
-            model.parse_losses = kept
-
-guarded(run)('train', sys.argv[1:-1])
-"""
-
-
-@pytest.mark.slow
-def test_one_and_two_processes_take_the_same_step(tmp_path):
-    """Batch 1 each, so that batch norms see the same batches whoever computes them."""
-    from mmslak.sample_data import write_sample_data
-
-    write_sample_data(tmp_path / 'sample', images=40, size=64)
-    (tmp_path / 'step.py').write_text(STEP)
-    config = tmp_path / 'c.py'
-    config.write_text(f"""
-_base_ = '{ROOT}/configs/sample/slak_nano_in1k.py'
-loader = dict(batch_size=1, num_workers=0, persistent_workers=False)
-train_pipeline = _base_.test_pipeline
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline, indices=4), **loader)
-val_dataloader = dict(dataset=dict(indices=2), **loader)
-custom_hooks = [dict(type='Watch')]
-train_cfg = dict(max_epochs=1, val_interval=9)
-""")
-    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
-    results = []
-    for processes in (1, 2):
-        work, out = tmp_path / f'w{processes}', tmp_path / f'{processes}.pth'
-        command = [sys.executable]
-        if processes == 2:
-            command += ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-        command += [tmp_path / 'step.py', config, '--work-dir', work, '--effective-batch', '4']
-        command += ['--launcher', 'pytorch' if processes == 2 else 'none']
-        command += ['--cfg-options', f'data_root={tmp_path}/sample/imagenet', out]
-        done = subprocess.run(
-            list(map(str, command)), cwd=ROOT, env=env, text=True, timeout=600,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout
-        results.append(torch.load(out, weights_only=True))
-    one, two = results
-    assert len(one['losses']) == len(two['losses']) == 4
-    assert len(set(one['losses'].tolist())) == 4
-    torch.testing.assert_close(one['losses'].mean(), two['losses'].mean())
-    torch.testing.assert_close(one['losses'].sort().values, two['losses'].sort().values)
-    for name, grad in one['grads'].items():
-        torch.testing.assert_close(two['grads'][name], grad, rtol=1e-4, atol=1e-6, msg=name)
-    assert any(grad.abs().max() > 1e-3 for grad in one['grads'].values())
-
-
-# --- the end --------------------------------------------------------------------------------------
-
-
-class Preprocessor(nn.Module):
-    def forward(self, data, training):
-        assert not training
-        return dict(x=data)
-
-
-class Small(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.data_preprocessor = Preprocessor()
-        self.conv, self.bn = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
-        self.drop = nn.Dropout(0.5)
-
-    def forward(self, x, mode):
-        assert mode == 'tensor' and not self.drop.training
-        return self.drop(self.bn(self.conv(x)))
-
-
-@pytest.mark.parametrize('batches', [None, 2])
-def test_recomputed_statistics(batches):
-    """Against the mean of the batches' means and variances, taken directly."""
-    model = Small()
-    model.bn.running_mean.fill_(7)
-    data = [torch.randn(4, 3, 8, 8) + i for i in range(3)]
-    before = {name: value.clone() for name, value in model.named_parameters()}
-    assert recompute_statistics(model, data, batches) == len(data[:batches])
-    outs = [model.conv(x).transpose(0, 1).flatten(1) for x in data[:batches]]
-    torch.testing.assert_close(model.bn.running_mean, sum(x.mean(1) for x in outs) / len(outs))
-    torch.testing.assert_close(model.bn.running_var, sum(x.var(1) for x in outs) / len(outs))
-    assert model.bn.momentum == 0.1 and model.training
-    assert all(torch.equal(value, before[name]) for name, value in model.named_parameters())
-    assert recompute_statistics(nn.Sequential(nn.Conv2d(3, 4, 3)), data) == 0
-
-
-def test_wrong_settings():
-    with pytest.raises(ValueError, match='batches must be positive'):
-        FinishTrainingHook(batches=0)
-
-
-# --- speed ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ('waiting', 'computing', 'workers', 'expected'),
-    [
-        (0.0, 1.0, 4, 'compute'),
-        (0.5, 1.0, 4, 'data'),
-        (0.5, 1.0, 0, 'compute'),
-        (2.0, 1.0, 0, 'data'),
-    ],
-)
-def test_bottleneck(waiting, computing, workers, expected):
-    assert bottleneck(waiting, computing, workers) == expected
-
-
-@pytest.mark.parametrize(('wait', 'expected'), [(0.0, 'compute'), (3.0, 'data')])
-def test_speed_line(wait, expected, monkeypatch):
-    """A clock of our own: each step waits ``wait`` seconds, then computes one."""
-    clock = [0.0]
-    monkeypatch.setattr('mmslak.engine.hooks.throughput.time.perf_counter', lambda: clock[0])
-    lines = []
-
-    class Loader:
-        batch_size, num_workers = 8, 2
-
-        def __len__(self):
-            return 100
-
-    runner = SimpleNamespace(
-        logger=SimpleNamespace(info=lines.append), train_dataloader=Loader(), max_iters=1000, iter=0
-    )
-    hook = ThroughputHook(first=10, warm_up=2, seconds=1e9)
-    hook.before_train_epoch(runner)
-    for i in range(10):
-        runner.iter = i
-        clock[0] += wait
-        hook.before_train_iter(runner, i)
-        clock[0] += 1
-        hook.after_train_iter(runner, i)
-    assert len(lines) == 1
-    step = 1 + wait
-    assert f'{8 / step:.1f} images/s' in lines[0] and f'bottleneck: {expected}' in lines[0]
-    left = re.search(r'(\d+):(\d\d):(\d\d) left', lines[0])
-    assert sum(int(v) * u for v, u in zip(left.groups(), (3600, 60, 1), strict=True)) == 990 * step
 
 
 @pytest.mark.parametrize('name', ['slak_t_in1k', 'slak_b_384_in1k', 'upernet_slak_t_ade20k'])
