@@ -1,19 +1,19 @@
 // Depth-wise convolution with large kernels, stride 1 and "same" zero padding, for CPUs.
 //
-// A vector holds one position of as many channels as fit, so nothing is shuffled inside a
-// vector and any padding can be left out. The map is copied, a few lines at a time, into a
-// scratch tile of such vectors (the same copy turns the map where the kernel is tall: the long
-// side of the kernel always runs along the lines of a tile). There one loop does everything:
+// A vector contains one position of as many channels as fit, so that nothing is shuffled inside a
+// vector and padding costs nothing. The feature map is copied, a few lines at a time, into a
+// scratch tile of such vectors. The copy transposes it where the kernel is tall, so that the long
+// side of the kernel always runs along the lines of a tile. One loop then does all the work:
 //
 //     out[t] += sum_u  s[u] * v[u + t],    t = 0 .. P - 1, all of out in registers.
 //
-// Forward, s is a row of the kernel, v the line of the map under it and out are neighbouring
-// outputs. For the gradient of the kernel, s is a line of the gradient, v a line of the map and
-// out are neighbouring taps. The gradient of the map is the forward with the kernel turned by
-// 180 degrees.
+// In the forward pass s is a row of the kernel, v is the line of the feature map below it and out
+// are neighbouring outputs. For the gradient of the kernel s is a line of the gradient, v is a line
+// of the feature map and out are neighbouring taps. The gradient of the feature map is the forward
+// pass with the flipped kernel.
 //
-// No header of PyTorch, no C++ runtime and no OpenMP is needed: the caller hands over the
-// function of the OpenMP runtime which PyTorch itself runs on, so both share one set of threads.
+// No header of PyTorch, no C++ runtime and no OpenMP is needed. The caller passes a function of
+// the OpenMP runtime that PyTorch itself uses, so that both share one set of threads.
 
 #include <cstdint>
 #include <cstdlib>
@@ -27,14 +27,14 @@
 #define VECTOR_BYTES 16
 #endif
 
-// Registers of out: as many as leave room for s and v. 7 divides the sides of ImageNet's maps.
+// Registers of out, which leave room for s and v. 7 divides the sides of the feature maps at 224.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int64_t kBlock = 14;
 #else
 constexpr int64_t kBlock = 7;
 #endif
 
-// A tile of lines should stay in the second level cache beside what is read and written.
+// A tile of lines should stay in the second-level cache beside the data read and written.
 constexpr int64_t kTileBytes = 256 * 1024;
 // Partial sums of the gradient of the kernel: enough for many threads. Their number depends on
 // the shapes alone, so that the result does not depend on the number of threads.
@@ -61,7 +61,7 @@ int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A map (N, C, lines, length) with strides in elements: rows or columns are the lines.
+// A feature map (N, C, lines, length) with strides in elements: rows or columns are the lines.
 template <typename T>
 struct Map {
   T *data;
@@ -73,27 +73,27 @@ struct Problem {
   typedef typename Vec<T>::type V;
   static constexpr int64_t lanes = VECTOR_BYTES / sizeof(T);
 
-  int64_t images, channels, lines, length;  // of the map
+  int64_t images, channels, lines, length;  // of the feature map
   int64_t rows, taps;                       // of the kernel: rows across lines, taps along them
   Map<const T> x;
   Map<const T> grad;    // gradient of the kernel only
   Map<T> y;             // forward only
   const T *bias;        // forward only, or null
   int accumulate;       // forward only: add to y
-  const T *weight;      // forward only: (C, rows, taps), or (C, taps, rows) where turned
-  T *result;            // gradient of the kernel only, likewise
-  int turned;
+  const T *weight;      // forward only: (C, rows, taps), or (C, taps, rows) if transposed
+  T *result;            // gradient of the kernel only, same layout
+  int transposed;
   V *partial;           // [groups][channel blocks][rows][taps]
   int64_t groups;       // of slices; a slice is a chunk of lines of one image
   int64_t chunk;        // lines in a chunk
-  int64_t next;         // the next piece of work that no thread has taken
+  int64_t next;         // the next piece of work without a thread
   int failed;
 
   int64_t channel_blocks() const { return ceil_div(channels, lanes); }
   int64_t chunks() const { return ceil_div(lines, chunk); }
   int64_t half_rows() const { return rows / 2; }
   int64_t half_taps() const { return taps / 2; }
-  // What is split evenly into blocks of at most kBlock: outputs of a line, taps of a row.
+  // The number that is split evenly into blocks of at most kBlock: outputs of a line or taps.
   int64_t block(int64_t extent) const { return ceil_div(extent, ceil_div(extent, kBlock)); }
 };
 
@@ -129,7 +129,7 @@ void correlate(V *out, int64_t width, const V *s, int64_t s_step, const V *v, in
   }
 }
 
-// Walks over a tile in the order of the memory beside it: `inner` steps, then on to the next run.
+// Visits a tile in the order of the memory beside it: `inner` steps, then the next run.
 struct Position {
   int64_t start, i, inner, step, run;
   int64_t next() {
@@ -142,7 +142,7 @@ struct Position {
   }
 };
 
-// Rows become columns, in a square of as many vectors as each has lanes.
+// Transposes a square of as many vectors as each has lanes.
 template <typename T>
 inline void transpose(typename Vec<T>::type *block) {
   constexpr int lanes = Problem<T>::lanes;
@@ -150,7 +150,7 @@ inline void transpose(typename Vec<T>::type *block) {
   typedef typename Vec<T>::index Index;
 #pragma GCC unroll 8
   for (int d = 1; d < lanes; d *= 2) {
-    // Squares of side d beside the diagonal change places.
+    // Squares of side d on both sides of the diagonal are swapped.
     Index upper, lower;
     for (int l = 0; l < lanes; ++l) {
       upper[l] = l & d ? lanes + l - d : l;
@@ -175,8 +175,8 @@ inline void transpose(typename Vec<T>::type *block) {
 #endif
 }
 
-// Copy lines [first, last) of the channels from c on into tile[line - first][position]; lanes of
-// channels that do not exist stay as they are. `pitch` is the distance of the lines of the tile.
+// Copies lines [first, last) of the channels from c on into tile[line - first][position]. Lanes
+// beyond the last channel are not written. `pitch` is the distance of the lines of the tile.
 template <typename T>
 void pack(const Problem<T> &p, const Map<const T> &map, int64_t n, int64_t c, int64_t first,
           int64_t last, typename Vec<T>::type *tile, int64_t pitch) {
@@ -198,8 +198,8 @@ void pack(const Problem<T> &p, const Map<const T> &map, int64_t n, int64_t c, in
     }
     return;
   }
-  // The direction in which memory runs is the inner one; where its lines follow each other without
-  // a gap they are read as one, or those of small maps would not fill a vector.
+  // The contiguous direction is the inner one. Lines without a gap between them are read as one,
+  // because the lines of small feature maps would not fill a vector.
   const bool by_line = map.along <= map.line;
   const int64_t outer = by_line ? last - first : p.length;
   const int64_t inner = by_line ? p.length : last - first;
@@ -228,7 +228,7 @@ void pack(const Problem<T> &p, const Map<const T> &map, int64_t n, int64_t c, in
   }
 }
 
-// Write tile[line - first][position] to y, with bias, added to what is there where asked for.
+// Writes tile[line - first][position] plus the bias to y, or adds it to y if `accumulate` is set.
 template <typename T>
 void unpack(const Problem<T> &p, int64_t n, int64_t c, int64_t first, int64_t last,
             const typename Vec<T>::type *tile) {
@@ -291,7 +291,7 @@ void unpack(const Problem<T> &p, int64_t n, int64_t c, int64_t first, int64_t la
 // The order in which the packed kernel, [row][tap], lies in memory.
 template <typename T>
 Position kernel_order(const Problem<T> &p) {
-  if (p.turned) return {0, 0, p.rows, p.taps, 1};
+  if (p.transposed) return {0, 0, p.rows, p.taps, 1};
   return {0, 0, p.rows * p.taps, 1, 0};
 }
 
@@ -355,10 +355,10 @@ void forward_worker(void *data) {
     return;
   }
   int64_t packed = -1;
-  // The margins are never written again.
+  // The margins are written once only.
   memset(tile, 0, tile_lines * pitch * sizeof(V));
   for (int64_t work; (work = take(p)) < p.images * blocks * chunks;) {
-    // Blocks of channels are the slowest to change, and each thread packs its kernels.
+    // Blocks of channels change slowest, and each thread packs its own kernels.
     const int64_t b = work / (p.images * chunks), n = work / chunks % p.images;
     const int64_t first = work % chunks * p.chunk, last = min(p.lines, first + p.chunk);
     const int64_t from = max(0, first - p.half_rows());
@@ -378,7 +378,7 @@ void forward_worker(void *data) {
       const int64_t bottom = min(p.rows, p.lines + p.half_rows() - line);
       for (int64_t start = 0; start < p.length;) {
         const int64_t width = min(block, p.length - start);
-        // Taps that fall outside the line for all of the block are left out.
+        // Taps outside the line for the whole block are skipped.
         const int64_t left = max(0, p.half_taps() - start - width + 1);
         const int64_t right = min(p.taps, p.length + p.half_taps() - start);
         V *sums = out + (line - first) * p.length + start;
@@ -413,7 +413,7 @@ void gradient_worker(void *data) {
     return;
   }
   memset(tile, 0, tile_lines * pitch * sizeof(V));
-  // Whatever stands in lanes of channels that do not exist is computed with, slowly if denormal.
+  // Lanes beyond the last channel take part in the arithmetic, which is slow for denormals.
   memset(grad, 0, p.chunk * p.length * sizeof(V));
   for (int64_t work; (work = take(p)) < p.groups * blocks;) {
     const int64_t group = work / blocks, b = work % blocks;
@@ -451,7 +451,7 @@ void gradient_worker(void *data) {
   free(grad);
 }
 
-// Add the partial sums of a block of channels, always in the same order, and write the result.
+// Adds the partial sums of a block of channels in a fixed order, and writes the result.
 template <typename T>
 void sum_worker(void *data) {
   Problem<T> &p = *static_cast<Problem<T> *>(data);
@@ -475,23 +475,23 @@ void run(void (*worker)(void *), Problem<T> &p, int64_t threads, ParallelFn para
 
 template <typename T>
 Problem<T> make_problem(const int64_t *shape, const int64_t *kernel, const T *x,
-                        const int64_t *x_stride, int turned) {
+                        const int64_t *x_stride, int transposed) {
   Problem<T> p = {};
   p.images = shape[0];
   p.channels = shape[1];
-  p.lines = shape[turned ? 3 : 2];
-  p.length = shape[turned ? 2 : 3];
-  p.rows = kernel[turned ? 1 : 0];
-  p.taps = kernel[turned ? 0 : 1];
-  p.turned = turned;
-  p.x = {x, x_stride[0], x_stride[1], x_stride[turned ? 3 : 2], x_stride[turned ? 2 : 3]};
+  p.lines = shape[transposed ? 3 : 2];
+  p.length = shape[transposed ? 2 : 3];
+  p.rows = kernel[transposed ? 1 : 0];
+  p.taps = kernel[transposed ? 0 : 1];
+  p.transposed = transposed;
+  p.x = {x, x_stride[0], x_stride[1], x_stride[transposed ? 3 : 2], x_stride[transposed ? 2 : 3]};
   return p;
 }
 
 template <typename T>
 int64_t lines_of_a_tile(const Problem<T> &p, int64_t pitch) {
   const int64_t fitting = kTileBytes / (pitch * VECTOR_BYTES);
-  // At least as many new lines as are read only for their neighbours' sake.
+  // At least as many new lines as lines that are read again for the neighbouring chunk.
   return max(1, min(p.lines, max(fitting - p.rows + 1, p.rows - 1)));
 }
 
@@ -499,15 +499,15 @@ template <typename T>
 int forward(const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,
             const T *weight, const T *bias, T *y, const int64_t *y_stride, int accumulate,
             int64_t threads, ParallelFn parallel) {
-  const int turned = kernel[0] > kernel[1];
-  Problem<T> p = make_problem(shape, kernel, x, x_stride, turned);
-  p.y = {y, y_stride[0], y_stride[1], y_stride[turned ? 3 : 2], y_stride[turned ? 2 : 3]};
+  const int transposed = kernel[0] > kernel[1];
+  Problem<T> p = make_problem(shape, kernel, x, x_stride, transposed);
+  p.y = {y, y_stride[0], y_stride[1], y_stride[transposed ? 3 : 2], y_stride[transposed ? 2 : 3]};
   p.weight = weight;
   p.bias = bias;
   p.accumulate = accumulate;
   p.chunk = lines_of_a_tile(p, p.length + 2 * (p.block(p.length) - 1));
   const int64_t pieces = p.images * p.channel_blocks();
-  // Small pieces of work keep all threads busy to the end; the result does not depend on them.
+  // Small pieces of work keep all threads busy until the end; they do not change the result.
   if (pieces < 4 * threads)
     p.chunk = max(min(p.chunk, p.rows), min(p.chunk, ceil_div(p.lines * pieces, 4 * threads)));
   run(forward_worker<T>, p, threads, parallel);
@@ -518,10 +518,10 @@ template <typename T>
 int gradient(const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,
              const T *grad, const int64_t *grad_stride, T *result, int64_t threads,
              ParallelFn parallel) {
-  const int turned = kernel[0] > kernel[1];
-  Problem<T> p = make_problem(shape, kernel, x, x_stride, turned);
-  p.grad = {grad, grad_stride[0], grad_stride[1], grad_stride[turned ? 3 : 2],
-            grad_stride[turned ? 2 : 3]};
+  const int transposed = kernel[0] > kernel[1];
+  Problem<T> p = make_problem(shape, kernel, x, x_stride, transposed);
+  p.grad = {grad, grad_stride[0], grad_stride[1], grad_stride[transposed ? 3 : 2],
+            grad_stride[transposed ? 2 : 3]};
   p.chunk = lines_of_a_tile(p, 2 * p.length + 2 * (p.block(p.taps) - 1));
   const int64_t blocks = p.channel_blocks();
   p.groups = min(p.images * p.chunks(), ceil_div(kPartials, blocks));

@@ -1,26 +1,26 @@
 """Depth-wise convolution with large kernels on a GPU, as blocked Toeplitz products in Triton.
 
-A map is seen as *lines* along the longer side of the kernel: rows for a wide kernel, columns for
-a tall one (the strides are swapped, the code is the same). Along a line, the convolution with
-one line of weights is the product with a banded Toeplitz matrix,
+A feature map is a set of *lines* along the longer side of the kernel: rows for a wide kernel,
+columns for a tall one, where the strides are swapped and the code is the same. Along a line, the
+convolution with one line of weights is the product with a banded Toeplitz matrix,
 
     out[r, p] = sum over q of x[r, q] T[q, p],    T[q, p] = weight[q - p + length // 2],
 
-so that many lines times a block of the band is a matrix product for the tensor cores; the short
-side of the kernel is a sum of such products, each over lines shifted by one. Blocks that the
-band does not reach are left out.
+so that the product of many lines and a block of the band is a matrix product for the tensor
+cores. The lines of weights of a kernel add up such products, over lines shifted by one. Blocks
+outside the band are skipped.
 
-The weight gradient multiplies the other way round: for each line of weights, G^T X over all lines
-is a block of M[p, q], and the gradient of weight j is the sum of the diagonal
-q - p = j - length // 2. It costs as many multiplications as the forward pass and loads inputs in
-long vectors. The alternative, loading X in Toeplitz form so that the product is the gradient
-itself, has only as many rows as the kernel has lines (5, padded to 16 or 64) and loads each input
-as many times as the kernel is long. Sums over parts of the lines are written out and added in a
-fixed order, without atomics: the result is the same in every run.
+The weight gradient is the product G^T X over all lines, for each line of weights. It is a block of
+M[p, q], and the gradient of weight j is the sum of the diagonal q - p = j - length // 2. It costs
+as many multiplications as the forward pass and loads inputs in long vectors. The alternative is
+to load X as a Toeplitz matrix, so that the product is the gradient itself. Its product has only as
+many rows as the kernel has lines (5, padded to 16 or 64), and it loads each input as many times as
+the kernel is long. Partial sums are stored and added in a fixed order, without atomics, so that
+the result is the same in every run.
 
-Importing this module needs Triton. The kernels are tested in Triton's interpreter, on CPU
-tensors, and compiled for compute capabilities 8.0 and 9.0. Block sizes were chosen by what the
-compiler reports (registers, spills, shared memory, instructions); times are not measured.
+Importing this module needs Triton. The kernels are tested in Triton's interpreter on CPU tensors,
+and they were compiled for compute capabilities 8.0 and 9.0. Block sizes were chosen by the reports
+of the compiler (registers, spills, shared memory, instructions); times are not measured.
 """
 
 from math import gcd
@@ -33,32 +33,33 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-#: Programs that the weight gradient is divided into, if the lines allow: several for each
-#: multiprocessor of a large GPU. A constant, so that sums are the same on every GPU.
+#: Number of programs of the weight gradient, if there are enough lines: several for each
+#: multiprocessor of a large GPU. It is a constant so that sums are the same on every GPU.
 PROGRAMS = 2048
-#: Lines of one image are counted in such multiples where they are neighbours in memory, which
-#: lets the compiler see neighbours and load them together.
+#: The number of lines of an image is rounded up to a multiple of this if lines are neighbours in
+#: memory, so that the compiler can load neighbours together.
 NEIGHBOURS = 8
 
 
 class Blocks(NamedTuple):
-    """Sizes of one program's block, each a power of two from 16, and how it is run."""
+    """Sizes of the block of one program, powers of two from 16, and its launch settings."""
 
-    lines: int  #: lines at a time
+    lines: int  #: lines
     outputs: int  #: positions p along a line, of outputs
-    inputs: int  #: positions q along a line at a time, of inputs
+    inputs: int  #: positions q along a line, of inputs
     warps: int
-    stages: int  #: loads of so many steps are under way at once
-    #: at most for a thread; without a limit the compiler takes more than it needs, and fewer
-    #: programs share a multiprocessor
+    stages: int  #: number of steps whose loads overlap
+    #: upper limit for a thread; without it the compiler uses more registers than needed, and
+    #: fewer programs share a multiprocessor
     registers: int | None = None
 
 
-#: (pass, precision, loads, line, kernel, capability), Blocks; None stands for any, the first row
-#: that fits is used, so measured rows go above general ones. Precision is '16' for both 16-bit
-#: types, 'tf32' or 'ieee'; loads are 'vector' where neighbours along a line are loaded at once,
-#: else 'scalar', which needs more registers; line is 'long' from 65 positions, else 'short';
-#: kernel is 'small' up to 15 weights, else 'large'; capability is (major, minor).
+#: (pass, precision, loads, line, kernel, capability), Blocks. None matches anything, and the first
+#: row that matches is used, so that measured rows go above general ones. Precision is '16' for both
+#: 16-bit types, 'tf32' or 'ieee'. Loads are 'vector' where neighbours along a line are loaded
+#: together, otherwise 'scalar', which needs more registers. A line is 'long' from 65 positions,
+#: otherwise 'short'. A kernel is 'small' up to 15 weights, otherwise 'large'. The capability is
+#: (major, minor).
 TABLE = (
     (('forward', '16', 'vector', 'long', 'small', None), Blocks(128, 64, 32, 8, 3, 128)),
     (('forward', '16', 'vector', None, None, (9, 0)), Blocks(128, 64, 64, 8, 3, 80)),
@@ -76,7 +77,7 @@ TABLE = (
 
 
 def available(x: Tensor) -> bool:
-    """Say whether the kernels can run on this tensor as it is."""
+    """Return whether the kernels can run on this tensor."""
     if x.dtype not in DTYPES:
         return False
     if isinstance(_forward_kernel, InterpretedFunction):
@@ -90,7 +91,7 @@ def available(x: Tensor) -> bool:
 
 @torch.no_grad()
 def forward(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve each channel with its own kernel, stride 1, zeros outside ("same" padding).
+    """Convolve each channel with its own kernel, with stride 1 and "same" zero padding.
 
     Args:
         x (Tensor): Of shape (N, C, H, W), float32, float16 or bfloat16, of any strides.
@@ -98,10 +99,10 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
             precision of ``x``.
 
     Returns:
-        Tensor: As ``torch.empty_like(x)``: of its shape, dtype and memory format. Sums are in
-        float32; products of float32 are rounded to TF32 only if
-        ``torch.backends.cuda.matmul.fp32_precision`` says so. An infinite or undefined input
-        makes outputs of its whole block undefined, not only those within the kernel's reach.
+        Tensor: With the shape, dtype and memory format of ``x``. Sums are in float32; products of
+        float32 are rounded to TF32 only if ``torch.backends.cuda.matmul.fp32_precision`` is
+        'tf32'. An infinite input or NaN makes the outputs of its whole block NaN, not only those
+        within the reach of the kernel.
 
     Raises:
         ValueError: If the shapes, dtypes or devices do not fit.
@@ -125,7 +126,7 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
     # the band, it reaches from outputs + 14 before the weights to outputs + inputs - 2 after.
     margin = blocks.outputs + blocks.inputs
     padded = x.new_zeros(lines.channels, short, margin + long + margin)
-    padded[:, :, margin : margin + long] = lines.turned(weight[:, 0])
+    padded[:, :, margin : margin + long] = lines.along_lines(weight[:, 0])
     _launch(
         _forward_kernel,
         # One dimension: the others end at 65535.
@@ -169,7 +170,7 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Gradient of the weights, the same in every run.
+    """Return the gradient of the weights, bitwise the same in every run.
 
     Args:
         x (Tensor): Input of the forward pass, (N, C, H, W), of any strides.
@@ -228,7 +229,7 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
             **_constants(x, blocks),
         ),
     )
-    return lines.turned(sums.sum(1)).to(x.dtype).unsqueeze(1).contiguous()
+    return lines.along_lines(sums.sum(1)).to(x.dtype).unsqueeze(1).contiguous()
 
 
 def _check(x: Tensor, weight_shape: tuple[int, ...], kernel: tuple[int, ...]) -> None:
@@ -251,24 +252,24 @@ def _is_planar(x: Tensor) -> bool:
 
 
 def _planar(x: Tensor) -> Tensor:
-    """``x``, or a copy if its channels are neighbours in memory.
+    """Return ``x``, or a contiguous copy if its channels are neighbours in memory.
 
-    A program works on one channel. Every load would fetch 32 bytes of neighbouring channels for
-    the 2 or 4 it wants, again in each line of weights; the copy does so once.
+    A program works on one channel. Without the copy every load would fetch 32 bytes of
+    neighbouring channels for the 2 or 4 bytes that it needs, again for each line of weights.
     """
     return x if _is_planar(x) else x.contiguous()
 
 
 class _Lines(NamedTuple):
-    """Two tensors of one shape, seen as lines along the longer side of a kernel."""
+    """Two tensors of one shape as lines along the longer side of a kernel."""
 
     tall: bool
     kernel: tuple[int, int]  #: short and long side
     channels: int
-    count: int  #: lines of one map
+    count: int  #: lines of one feature map
     length: int
-    rows: int  #: lines of a channel over all images, missing ones at a map's end counted
-    neighbours: int  #: lines of one map are counted in multiples of this
+    rows: int  #: lines of a channel over all images, including the padding below
+    neighbours: int  #: the lines of one feature map are padded to a multiple of this
     unit: int
     strides: tuple[tuple[int, int, int, int], ...]  #: images, channels, lines, along a line
     index: tl.dtype  #: type of positions within a channel: 64 bits cost registers
@@ -276,22 +277,22 @@ class _Lines(NamedTuple):
     @classmethod
     def of(cls, kernel: tuple[int, int], *tensors: Tensor) -> '_Lines':
         shape = tensors[0].shape
-        # Of a kernel, only what fits the map counts.
+        # Weights that never overlap the feature map do not count.
         reach = [min(k, 2 * size - 1) for k, size in zip(kernel, shape[2:], strict=True)]
         tall = reach[0] > reach[1]
 
-        def turned(n, c, h, w):
+        def swapped(n, c, h, w):
             return (n, c, w, h) if tall else (n, c, h, w)
 
-        images, channels, count, length = turned(*shape)
-        strides = [turned(*t.stride()) for t in tensors]
+        images, channels, count, length = swapped(*shape)
+        strides = [swapped(*t.stride()) for t in tensors]
         neighbours = NEIGHBOURS if strides[0][2] == 1 else 1
         rows = images * triton.cdiv(count, neighbours) * neighbours
         if rows > 2**31 - 2**10:
             raise ValueError(f'x has {rows} lines for each channel, more than 32 bits can count')
-        # Of an argument the compiler knows at best that 16 divides it. Where lines and strides
-        # are counted in a unit of its knowledge, it loads and stores whole units: 8 elements of
-        # 16 bits in maps 56 wide.
+        # The compiler knows of an argument at most that it is a multiple of 16. If lengths and
+        # strides are passed in units of several elements, it loads and stores whole units: 8
+        # elements of 16 bits in feature maps 56 wide.
         unit = 1
         if all(s[3] == 1 for s in strides):
             unit = gcd(
@@ -314,12 +315,12 @@ class _Lines(NamedTuple):
             index=tl.int32 if last < 2**31 else tl.int64,
         )
 
-    def turned(self, weights: Tensor) -> Tensor:
-        """Weights (C, kh, kw) as (C, short, long), or back."""
+    def along_lines(self, weights: Tensor) -> Tensor:
+        """Return weights (C, kh, kw) as (C, short, long), or the reverse."""
         return weights.transpose(1, 2) if self.tall else weights
 
     def arguments(self, *names: str) -> dict:
-        """Arguments of either kernel."""
+        """Return the arguments that both kernels take."""
         result = dict(
             rows=self.rows,
             lines=self.count,
@@ -344,7 +345,7 @@ def _constants(x: Tensor, blocks: Blocks) -> dict:
         OUTPUTS=blocks.outputs,
         INPUTS=blocks.inputs,
         PRECISION='tf32' if _precision(x.dtype) == 'tf32' else 'ieee',
-        # The interpreter holds bfloat16 as integers and would multiply these.
+        # The interpreter stores bfloat16 as integers and would multiply those.
         UPCAST=x.dtype == torch.bfloat16 and isinstance(_forward_kernel, InterpretedFunction),
     )
 
@@ -352,7 +353,7 @@ def _constants(x: Tensor, blocks: Blocks) -> dict:
 def _precision(dtype: torch.dtype) -> str:
     if dtype != torch.float32:
         return '16'
-    # Set by PyTorch's older switches, `allow_tf32` and `set_float32_matmul_precision`, as well.
+    # PyTorch's older `allow_tf32` and `set_float32_matmul_precision` set this too.
     return 'tf32' if torch.backends.cuda.matmul.fp32_precision == 'tf32' else 'ieee'
 
 
@@ -361,7 +362,7 @@ def _capability(x: Tensor) -> tuple[int, int] | None:
 
 
 def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
-    """Blocks from the table, no larger than the lines need."""
+    """Return the blocks from the table, no larger than the lines need."""
     key = (
         name,
         _precision(x.dtype),
@@ -377,7 +378,7 @@ def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
     )
 
     def fitted(block: int, size: int) -> int:
-        # No product is smaller than 16.
+        # The smallest size of a matrix product is 16.
         return min(block, max(16, triton.next_power_of_2(size)))
 
     blocks = blocks._replace(
@@ -391,7 +392,7 @@ def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
 
 
 def _launch(kernel, programs: int, blocks: Blocks, arguments: dict) -> None:
-    # Triton launches on the current device, which need not be the tensors'.
+    # Triton launches on the current device, which may differ from that of the tensors.
     with torch.cuda.device_of(arguments['x_ptr']):
         kernel[(programs,)](
             **arguments,
@@ -401,7 +402,7 @@ def _launch(kernel, programs: int, blocks: Blocks, arguments: dict) -> None:
         )
 
 
-# Counts that differ between batches and maps, and need no kernel of their own.
+# Numbers that differ between batches and feature maps. They must not trigger a new compilation.
 COUNTS = (
     *('rows', 'lines', 'groups', 'units', 'short', 'long', 'row_blocks'),
     *('input_blocks', 'first_tap', 'last_tap', 'parts', 'part_rows', 'weight_c', 'weight_s'),
@@ -453,11 +454,11 @@ def _forward_kernel(
     length = units * UNIT
     half = long // 2
 
-    # All lines of a channel, those of every image after another.
+    # The lines of a channel, image after image.
     row = row_block * LINES + tl.arange(0, LINES)
     image = (row // (groups * NEIGHBOURS)).to(INDEX)
     line = row % (groups * NEIGHBOURS)
-    exists = (row < rows) & (line < lines)
+    valid = (row < rows) & (line < lines)
 
     p_first = output_block * OUTPUTS
     p = p_first + tl.arange(0, OUTPUTS)
@@ -480,7 +481,7 @@ def _forward_kernel(
         in_line = (q < length)[None, :]
         for tap in range(first_tap, last_tap):
             shift = tl.cast(tap, tl.int32) - short // 2
-            in_map = exists & (line + shift >= 0) & (line + shift < lines)
+            in_map = valid & (line + shift >= 0) & (line + shift < lines)
             x = tl.load(
                 x_block + shift.to(tl.int64) * x_s * UNIT + x_offset,
                 mask=in_map[:, None] & in_line,
@@ -497,7 +498,7 @@ def _forward_kernel(
     tl.store(
         out_channel + (out_rows[:, None] + (p.to(INDEX) * out_l)[None, :]),
         total.to(out_ptr.dtype.element_ty),
-        mask=exists[:, None] & (p < length)[None, :],
+        mask=valid[:, None] & (p < length)[None, :],
     )
 
 
@@ -534,9 +535,9 @@ def _weight_gradient_kernel(
     UPCAST: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """What one part of the lines, in one block (p, q), adds to one line of weights."""
+    """Sum one part of the lines, in one block (p, q), for one line of weights."""
     program = tl.program_id(0)
-    # Programs of the same inputs are neighbours, and share them in the cache.
+    # Programs with the same inputs are neighbours and share them in the cache.
     tap = program % short
     piece = program // short  # of all channels
     input_block = piece % input_blocks
@@ -562,17 +563,17 @@ def _weight_gradient_kernel(
         image = (row // (groups * NEIGHBOURS)).to(INDEX)
         line = row % (groups * NEIGHBOURS)
         source = line + (tap - short // 2)
-        exists = (row < rows) & (line < lines) & (source >= 0) & (source < lines)
+        valid = (row < rows) & (line < lines) & (source >= 0) & (source < lines)
         grad_rows = (image * grad_n + line.to(INDEX) * grad_s) * UNIT
         x_rows = (image * x_n + source.to(INDEX) * x_s) * UNIT
         grad = tl.load(
             grad_channel + (grad_rows[:, None] + p_offset),
-            mask=exists[:, None] & (p < length)[None, :],
+            mask=valid[:, None] & (p < length)[None, :],
             other=0.0,
         )
         x = tl.load(
             x_channel + (x_rows[:, None] + q_offset),
-            mask=exists[:, None] & (q < length)[None, :],
+            mask=valid[:, None] & (q < length)[None, :],
             other=0.0,
         )
         if UPCAST:
@@ -580,7 +581,7 @@ def _weight_gradient_kernel(
             x = x.to(tl.float32)
         product = tl.dot(tl.trans(grad), x, product, input_precision=PRECISION)
 
-    # Each row of the product moved so that diagonals are columns, then summed.
+    # Rows of the product are shifted so that diagonals become columns, which are summed.
     sums = sums_ptr + (tl.cast(piece, tl.int64) * short + tap) * long
     for first in range(0, long, WEIGHTS):
         j = first + tl.arange(0, WEIGHTS)
