@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import small_network
 from torch import nn
 
 from mmslak.sparsity import (
@@ -15,17 +16,6 @@ from mmslak.sparsity import (
 )
 
 few = settings(max_examples=50, deadline=None, derandomize=True)
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3),
-        nn.BatchNorm2d(6),
-        nn.Conv2d(6, 6, (9, 5), groups=6, padding='same'),
-        nn.Flatten(),
-        nn.Linear(6 * 36, 5),
-    )
 
 
 def some_masks(parameters, density=0.6):
@@ -60,7 +50,7 @@ def test_masked_values_become_plus_zero_whatever_they_were(dtype, layout):
 
 
 def test_a_mask_of_ones_costs_nothing_and_counts():
-    parameters = select_targets(network())
+    parameters = select_targets(small_network())
     masks = SparseMasks(parameters, {'0.weight': torch.ones(6, 3, 3, 3, dtype=torch.bool)})
     assert masks.masked == [] and masks.dense == list(parameters)
     assert masks.sparsity == 0 and masks.nonzero == masks.numel
@@ -69,7 +59,7 @@ def test_a_mask_of_ones_costs_nothing_and_counts():
 
 
 def test_counts_against_the_masks():
-    parameters = select_targets(network())
+    parameters = select_targets(small_network())
     given_masks = some_masks(parameters)
     masks = SparseMasks(parameters, given_masks)
     kept = {n: int(m.sum()) for n, m in given_masks.items()}
@@ -83,7 +73,7 @@ def test_counts_against_the_masks():
 
 
 def test_from_weights_takes_what_is_not_zero():
-    model = network()
+    model = small_network()
     model[0].weight.data[2] = 0
     masks = SparseMasks.from_weights(select_targets(model))
     assert masks.masked == ['0.weight']
@@ -91,7 +81,7 @@ def test_from_weights_takes_what_is_not_zero():
 
 
 def test_a_mask_must_fit():
-    parameters = select_targets(network())
+    parameters = select_targets(small_network())
     with pytest.raises(ValueError, match="'head'"):
         SparseMasks(parameters, {'head': torch.ones(1, dtype=torch.bool)})
     with pytest.raises(ValueError, match=r'shape \(6, 3, 3, 3\) .* got \(2, 2\)'):
@@ -99,7 +89,7 @@ def test_a_mask_must_fit():
 
 
 def test_a_copy_is_masked_by_name():
-    model, copy = network(), network()
+    model, copy = small_network(), small_network()
     parameters = select_targets(model, prefix='backbone.')
     masks = SparseMasks(parameters, some_masks(parameters))
     before = {n: p.detach().clone() for n, p in copy.named_parameters()}
@@ -128,11 +118,11 @@ def test_packing_takes_one_bit_and_loses_nothing(shape, seed):
 
 
 def test_state_round_trip_through_a_safe_file(tmp_path):
-    parameters = select_targets(network())
+    parameters = select_targets(small_network())
     masks = SparseMasks(parameters, {**some_masks(parameters), '0.weight': torch.ones(6, 3, 3, 3)})
     torch.save(masks.state_dict(), tmp_path / 'masks.pth')
     state = torch.load(tmp_path / 'masks.pth', weights_only=True)
-    other = SparseMasks(select_targets(network()), some_masks(parameters, 0.3))
+    other = SparseMasks(select_targets(small_network()), some_masks(parameters, 0.3))
     assert other.checksum() != masks.checksum()
     other.load_state_dict(state)
     assert other.checksum() == masks.checksum()
@@ -143,7 +133,7 @@ def test_state_round_trip_through_a_safe_file(tmp_path):
 
 
 def test_a_state_of_other_weights_is_refused_saying_what_differs():
-    parameters = select_targets(network())
+    parameters = select_targets(small_network())
     masks = SparseMasks(parameters, some_masks(parameters))
     state = masks.state_dict()
     del state['shapes']['4.weight']

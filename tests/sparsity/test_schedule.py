@@ -3,29 +3,15 @@
 import math
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from networks import network
 
 from mmslak.sparsity import (
     DynamicSparsity,
     UpdateRule,
     select_targets,
 )
-
-
-def network(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.Conv2d(8, 8, (9, 5), groups=8, padding='same'),
-        nn.GELU(),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32, 10),
-    )
 
 
 @given(step=st.integers(0, 1200))

@@ -1,7 +1,7 @@
 """Which weights are maskable."""
 
 import pytest
-import torch
+from networks import small_network
 from torch import nn
 
 from mmslak.models import SLaK, SpatialMixing
@@ -11,19 +11,8 @@ from mmslak.sparsity import (
 )
 
 
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 6, 3),
-        nn.BatchNorm2d(6),
-        nn.Conv2d(6, 6, (9, 5), groups=6, padding='same'),
-        nn.Flatten(),
-        nn.Linear(6 * 36, 5),
-    )
-
-
 def test_all_are_the_convolution_and_linear_weights():
-    model = network()
+    model = small_network()
     assert list(select_targets(model)) == ['0.weight', '2.weight', '4.weight']
     assert list(select_targets(model, prefix='backbone.')) == [
         'backbone.0.weight',
@@ -54,7 +43,7 @@ def test_large_kernels_are_those_of_the_spatial_mixing(mode):
 
 
 def test_patterns_include_and_exclude():
-    model = network()
+    model = small_network()
     assert list(select_targets(model, dict(include=['[02].*']))) == ['0.weight', '2.weight']
     assert list(select_targets(model, dict(exclude=['n.0.*']), 'n.')) == [
         'n.2.weight',
@@ -85,7 +74,7 @@ def test_a_shared_parameter_is_selected_once():
 )
 def test_targets_that_cannot_be(targets, said):
     with pytest.raises(ValueError) as caught:
-        select_targets(network(), targets)
+        select_targets(small_network(), targets)
     assert said in str(caught.value)
 
 
