@@ -349,13 +349,11 @@ def test_a_small_kernel_that_is_larger_than_the_large_one():
 
 
 @pytest.fixture
-def anew(tmp_path, monkeypatch):
-    """The library as a new process would find it, with a cache of its own; what it says."""
-    said = []
+def new_process(tmp_path, monkeypatch, caplog):
+    """The state of a new process with an empty cache; yields what is logged."""
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    monkeypatch.setattr(cpp, 'print_log', lambda text, *_: said.append(text))
     cpp._library.cache_clear()
-    yield said
+    yield caplog
     cpp._library.cache_clear()
 
 
@@ -366,28 +364,28 @@ def assert_right(chosen):
 
 
 @pytest.mark.parametrize('compiler', ['/nowhere/g++', 'false'])
-def test_without_a_compiler_it_still_works_and_says_so_once(anew, tmp_path, monkeypatch, compiler):
+def test_without_a_compiler_it_still_works_and_says_so_once(new_process, tmp_path, monkeypatch, compiler):
     monkeypatch.setenv('CXX', compiler)
     for _ in range(3):
         assert_right('pytorch')
-    assert len(anew) == 1
-    assert 'run without the compiled CPU kernels' in anew[0]
+    assert len(new_process) == 1
+    assert 'run without the compiled CPU kernels' in new_process.messages[0]
     assert not list(tmp_path.rglob('*.so'))
 
 
 @pytest.mark.skipif(not cpp.available(), reason='no compiler')
-def test_compiled_once_and_kept(anew, tmp_path):
+def test_compiled_once_and_kept(new_process, tmp_path):
     assert_right('cpp')
     (file,) = tmp_path.rglob('*.so')
     made = file.stat().st_mtime_ns
     cpp._library.cache_clear()
     assert_right('cpp')
     assert [f.stat().st_mtime_ns for f in tmp_path.rglob('*.so')] == [made]
-    assert not anew
+    assert not new_process.messages
 
 
 @pytest.mark.skipif(not cpp.available(), reason='no compiler')
-def test_a_damaged_file_in_the_cache_is_made_again(anew):
+def test_a_damaged_file_in_the_cache_is_made_again(new_process):
     file = cpp._compiled(cpp._compiler())
     file.write_bytes(b'')
     assert_right('cpp')
@@ -395,7 +393,7 @@ def test_a_damaged_file_in_the_cache_is_made_again(anew):
 
 
 @pytest.mark.skipif(not cpp.available(), reason='no compiler')
-def test_a_cache_that_cannot_be_written_to(anew, tmp_path):
+def test_a_cache_that_cannot_be_written_to(new_process, tmp_path):
     (tmp_path / 'mmslak').write_text('a file where a folder should be')
     assert_right('cpp')
 

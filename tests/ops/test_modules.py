@@ -78,7 +78,7 @@ def test_accelerate_exchanges_what_it_can_in_place():
     assert len(heard) == 2
     assert '5x31 on 1x8x40x40' in lines[0]
     assert 'times' in lines[0]
-    assert lines[2].startswith('2 of 2 exchanged, ')
+    assert lines[2].startswith('2 of 2 replaced, ')
     assert accelerate(model, x, log=lines.append) == []
     assert 'no depth-wise convolution' in lines[-1]
 
@@ -89,7 +89,7 @@ def test_accelerate_leaves_what_would_not_gain(monkeypatch):
     (swap,) = accelerate(model, torch.randn(1, 8, 9, 9), log=None)
     assert not swap.swapped
     assert type(model[0]) is nn.Conv2d
-    assert str(swap) == '0: 5x5 on 1x8x9x9, 1.00 ms -> 1.50 ms, 0.7 times, left as is'
+    assert str(swap) == '0: 5x5 on 1x8x9x9, 1.00 ms -> 1.50 ms, 0.7 times, not replaced'
 
 
 @pytest.mark.parametrize('training', [False, True])
