@@ -1,6 +1,8 @@
-"""What tests of several folders share."""
+"""Fixtures that tests of several directories share."""
 
+import functools
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -9,14 +11,14 @@ import pytest
 
 @pytest.fixture(scope='session')
 def load_tool():
-    """Give a function that imports a script of ``tools/``, which is in no package."""
+    """Return a function that imports a script of ``tools/``, which belongs to no package."""
     loaded = []
 
     def load(name):
         path = Path(__file__).parents[1] / 'tools' / name
         spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
-        # A dataclass looks its module up.
+        # Dataclasses look up their module.
         sys.modules[path.stem] = module
         loaded.append(path.stem)
         spec.loader.exec_module(module)
@@ -25,3 +27,29 @@ def load_tool():
     yield load
     for name in loaded:
         sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope='session')
+def sample_data(tmp_path_factory):
+    """Return a function that writes sample data, once for each number and size of images.
+
+    Tests must not change the files, because several tests read them.
+    """
+    from mmslak.sample_data import write_sample_data
+
+    @functools.cache
+    def write(images, size):
+        root = tmp_path_factory.mktemp('data') / 'sample'
+        write_sample_data(root, images=images, size=size)
+        return root
+
+    return write
+
+
+@pytest.fixture(scope='session')
+def real_data():
+    """Return the directory of real images, or skip the test."""
+    root = os.environ.get('MMSLAK_REAL_DATA')
+    if not root:
+        pytest.skip('MMSLAK_REAL_DATA is not set')
+    return Path(root)

@@ -1,4 +1,4 @@
-"""The network: the SLaK backbone, its spatial mixing, and a classifier that learns from another."""
+"""The SLaK backbone, its spatial mixing, and a classifier trained by distillation."""
 
 from .arguments import MODES
 from .build import build_model

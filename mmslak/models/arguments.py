@@ -6,7 +6,7 @@ from mmengine.model import PretrainedInit
 
 #: How the large kernel of a block is built, see :class:`mmslak.models.SpatialMixing`.
 MODES = ('decomposed', 'reparam', 'naive')
-#: Initialises from a checkpoint of this package or of the authors; it is registered in
+#: Type of the initialiser that reads checkpoints of this package and of the authors, see
 #: ``mmslak.checkpoints.initializer``.
 PRETRAINED = 'mmslak.Pretrained'
 
@@ -14,9 +14,14 @@ PRETRAINED = 'mmslak.Pretrained'
 def check_kernels(kernel_size: int, small_kernel: int, mode: str) -> None:
     """Check the kernel sizes and the mode of a block.
 
+    Args:
+        kernel_size (int): Size M of the large kernel.
+        small_kernel (int): Size N of the small kernel.
+        mode (str): One of :data:`MODES`.
+
     Raises:
-        ValueError: For an unknown mode, an even or non-positive kernel, or a large kernel smaller
-            than the small one.
+        ValueError: For an unknown mode, an even or non-positive kernel size, or a large kernel
+            smaller than the small one.
     """
     if mode not in MODES:
         raise ValueError(f'mode must be one of {", ".join(map(repr, MODES))}, got {mode!r}')
@@ -39,7 +44,11 @@ def check_scalars(
     layer_scale_init_value: float,
     frozen_stages: int,
 ) -> None:
-    """Check the remaining numbers of a backbone of so many stages.
+    """Check the other numbers among the arguments of a backbone.
+
+    Args:
+        stages (int): Number of stages. The other arguments are those of
+            :class:`mmslak.models.SLaK`.
 
     Raises:
         ValueError: Naming the argument, the value got and what is allowed.
@@ -57,18 +66,29 @@ def check_scalars(
 
 
 def as_tuple(argument: str, values: Sequence, length: int) -> tuple:
-    """Return ``values`` as a tuple of one entry for each stage.
+    """Return ``values`` as a tuple with one entry for each stage.
+
+    Args:
+        argument (str): Name of the argument, for the error.
+        values (Sequence): Its value.
+        length (int): Number of stages.
 
     Raises:
         ValueError: If there are more or fewer entries.
     """
     if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != length:
-        raise ValueError(f'{argument} must have {length} entries, one a stage, got {values!r}')
+        raise ValueError(
+            f'{argument} must have {length} entries, one for each stage, got {values!r}'
+        )
     return tuple(values)
 
 
 def resolve_out_indices(out_indices: Sequence[int] | int, stages: int) -> tuple[int, ...]:
     """Return the stages to output, with negative indices counted from the last stage.
+
+    Args:
+        out_indices (Sequence[int] or int): The stages, in ascending order.
+        stages (int): Number of stages.
 
     Raises:
         ValueError: If they are not distinct stages in ascending order.
@@ -84,14 +104,14 @@ def resolve_out_indices(out_indices: Sequence[int] | int, stages: int) -> tuple[
 
 
 def resolve_init_cfg(init_cfg: dict | list | None) -> list[dict]:
-    """Complete the initialisation of a backbone.
+    """Return the settings that initialise a backbone.
 
     Random initialisation comes first because a checkpoint may lack some entries, such as the
-    norms of the outputs. ``type='Pretrained'`` becomes this package's own initialiser, which reads
-    files safely and knows the authors' format.
+    norms of the outputs. ``type='Pretrained'`` becomes this package's initialiser, which reads
+    files safely and accepts the authors' format.
 
     Args:
-        init_cfg (dict or list, optional): As MMEngine takes it.
+        init_cfg (dict or list, optional): ``init_cfg`` of a module of MMEngine.
 
     Returns:
         list[dict]: Settings in the order in which they are applied.

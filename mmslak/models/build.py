@@ -1,4 +1,4 @@
-"""From a config to a network, for everything that builds one outside a training."""
+"""Building the network of a config outside a training, for analyses and conversions."""
 
 import copy
 from collections.abc import Mapping
@@ -16,11 +16,10 @@ def build_model(cfg: Config, settings: Mapping | None = None, init_weights: bool
     evaluation mode the two compute the same.
 
     Args:
-        cfg (Config): A config of any toolbox; its ``default_scope`` tells where types are looked
-            up.
-        settings (Mapping, optional): What to build, such as ``cfg.model.backbone`` with other
-            arguments. Default: ``cfg.model``. It is left unchanged.
-        init_weights (bool): Initialise the weights as the settings say.
+        cfg (Config): A config of any toolbox. Types are looked up in its ``default_scope``.
+        settings (Mapping, optional): Settings of the part to build, such as
+            ``cfg.model.backbone`` with other arguments. Default: ``cfg.model``. They do not change.
+        init_weights (bool): Initialise the weights by their ``init_cfg``.
 
     Returns:
         nn.Module: In training mode, as PyTorch builds modules.

@@ -1,4 +1,4 @@
-"""A classifier that learns from another one."""
+"""A classifier that learns from a teacher by knowledge distillation."""
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,8 @@ def nkd_loss(
 ) -> Tensor:
     """Compute the loss of normalised knowledge distillation.
 
-    S and T are the softmax of student and teacher, t is the target class, and N(.) is the softmax
-    at temperature ``l`` over all other classes::
+    S and T are the softmax outputs of student and teacher, t is the target class, and N(.) is the
+    softmax with temperature ``l`` over all other classes::
 
         L = -T_t log S_t  -  gamma l^2 sum_{i != t} N(T)_i log N(S)_i
 
@@ -28,9 +28,9 @@ def nkd_loss(
 
     Args:
         student (Tensor): Logits of shape (N, C), C at least 2.
-        teacher (Tensor): Logits of shape (N, C); they get no gradient.
-        target (Tensor): Classes of shape (N,), or soft labels of shape (N, C) as from Mixup, of
-            which the largest is the target.
+        teacher (Tensor): Logits of shape (N, C). They receive no gradient.
+        target (Tensor): Classes of shape (N,), or soft labels of shape (N, C), such as those of
+            Mixup; the class with the largest share is then the target.
         gamma (float): Weight of the second term.
         temperature (float): l.
 
@@ -55,24 +55,24 @@ def nkd_loss(
 class DistilledClassifier(BaseModel):
     """Train any MMPretrain classifier from a teacher by normalised knowledge distillation.
 
-    The loss is the student's own plus ``weight`` times :func:`nkd_loss`. The teacher sees the same
-    batch as the student, with Mixup and CutMix. It runs in evaluation mode without gradients, and
-    checkpoints do not contain it. Testing runs the student alone.
+    The loss is the loss of the student plus ``weight`` times :func:`nkd_loss`. The teacher sees the
+    same batch as the student, with Mixup and CutMix. It runs in evaluation mode without gradients,
+    and checkpoints do not contain it. Only the student is tested.
 
     Args:
         student (dict): Config of a classifier of MMPretrain.
         teacher (dict): Config of a SLaK classifier with the same classes.
-        teacher_checkpoint (str): Weights of the teacher: a checkpoint of this package or of the
-            authors.
+        teacher_checkpoint (str): Checkpoint of the teacher, of this package or of the authors.
         gamma (float): See :func:`nkd_loss`.
         temperature (float): See :func:`nkd_loss`.
         weight (float): Weight of :func:`nkd_loss`.
         data_preprocessor (dict, optional): The data preprocessor; MMEngine's runner passes it.
-        init_cfg (dict, optional): Initialisation of the whole; the student has its own.
+        init_cfg (dict, optional): Initialisation of this module; the student has an ``init_cfg`` of
+            its own.
 
     Raises:
-        ValueError: If weight, gamma or temperature is out of range, or if the teacher has no
-            weights or its weights or classes do not fit.
+        ValueError: If weight, gamma or temperature is out of range, or if the checkpoint of the
+            teacher is missing or does not fit it.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class DistilledClassifier(BaseModel):
 
     @property
     def teacher(self) -> nn.Module:
-        """The teacher, in evaluation mode; it is not part of the state of this module."""
+        """The teacher, in evaluation mode. It is not part of the state of this module."""
         return self._teacher.module
 
     def init_weights(self) -> None:
@@ -111,13 +111,13 @@ class DistilledClassifier(BaseModel):
         super().init_weights()
         if self.teacher_checkpoint is None:
             raise ValueError(
-                'model.teacher_checkpoint must name the weights of the teacher, such as the '
-                'averaged.pth of its training'
+                'model.teacher_checkpoint must be the checkpoint of the teacher, such as '
+                'averaged.pth of its training, got None'
             )
         initialize(self.teacher, dict(type=PRETRAINED, checkpoint=self.teacher_checkpoint))
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
-        """Run the student, and in mode ``loss`` also the teacher.
+        """Run the student and, in mode ``loss``, also the teacher.
 
         Args:
             inputs (Tensor): Images of shape (N, C, H, W).

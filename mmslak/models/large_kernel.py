@@ -12,9 +12,9 @@ from ..ops import LargeKernelConv2d, decomposed_conv2d, depthwise_conv2d
 from ..ops.depthwise import add_centred
 from .arguments import check_kernels
 
-#: mode -> the kernels (height, width) of its parallel branches, for kernel size M and small
-#: kernel N. A single branch is a plain convolution with a bias, as in ConvNeXt. Where several are
-#: summed, each has a norm of its own and no bias.
+#: mode -> kernels (height, width) of the parallel branches, for large kernel M and small kernel N.
+#: A single branch is a convolution with a bias, as in ConvNeXt. If several branches are summed,
+#: each has its own norm and no bias.
 BRANCHES = {
     'decomposed': lambda m, n: {'tall': (m, n), 'wide': (n, m), 'small': (n, n)},
     'reparam': lambda m, n: {'large': (m, m), 'small': (n, n)},
@@ -23,34 +23,35 @@ BRANCHES = {
 
 
 class SpatialMixing(nn.Module):
-    """Depth-wise convolution of a large receptive field, as a sum of parallel branches.
+    """Depth-wise convolution with a large receptive field, as a sum of parallel branches.
 
-    ``decomposed`` is the sum of M x N, N x M and N x N kernels (paper, section 4, figure 1),
-    ``reparam`` that of M x M and N x N (the RepLKNet recipe), each followed by its own norm;
-    ``naive`` is one M x M kernel with a bias (ConvNeXt's block, enlarged).
+    ``decomposed`` is the sum of M x N, N x M and N x N convolutions (paper, section 4, figure 1).
+    ``reparam`` is the sum of M x M and N x N convolutions (the RepLKNet recipe). In both, each
+    convolution is followed by its own norm. ``naive`` is one M x M convolution with a bias, as in
+    ConvNeXt's block.
 
-    In evaluation mode a batch norm only scales and shifts. With ``fuse_in_eval``, the default, it
-    is then folded into the kernel before the convolution, and the small kernel is added to a large
-    one: the same function in fewer passes over the feature map. The branches are not called one by
-    one then, so that forward hooks on them do not run; set the attribute ``fuse_in_eval`` to False
-    where they should.
+    In evaluation mode a batch norm is a fixed scale and shift. If ``fuse_in_eval`` is True, as by
+    default, the norms are then folded into the kernels and the small kernel is added to a large
+    one. This computes the same function in fewer passes over the feature map. Fused branches are
+    not called, so forward hooks on them do not run; set ``fuse_in_eval`` to False if they should.
 
     Args:
         channels (int): Channels C of input and output.
         kernel_size (int): M, odd.
         small_kernel (int): N, odd and at most M; not used by ``naive``.
         mode (str): ``decomposed``, ``reparam`` or ``naive``.
-        norm_cfg (dict): Norm after each branch, for feature maps of shape (N, C, H, W).
-        deploy (bool): Build what :meth:`switch_to_deploy` leaves: no norms, no small kernel,
-            one bias.
+        norm_cfg (dict, optional): Norm after each branch, for feature maps of shape (N, C, H, W).
+            Default: batch norm.
+        deploy (bool): Build the merged convolutions of :meth:`switch_to_deploy`: no norms, no small
+            kernel, one bias.
 
     Attributes:
-        fuse_in_eval (bool): Fuse the branches in evaluation mode where all norms are batch norms
-            with running statistics. It can be read and set at any time.
+        fuse_in_eval (bool): Whether to fuse the branches in evaluation mode, if all norms are batch
+            norms with running statistics. It can be read and set at any time.
 
     Raises:
-        ValueError: For an unknown mode, an even or non-positive kernel, or a kernel smaller
-            than the small one.
+        ValueError: For an unknown mode, an even or non-positive kernel size, or a large kernel
+            smaller than the small one.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class SpatialMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``x`` of shape (N, C, H, W) over space; the shape stays the same."""
-        if self.fuse_in_eval and self._is_linear():
+        if self.fuse_in_eval and self._can_fuse():
             kernels, bias = self._merge()
             if len(kernels) == 2:
                 implementation = self.tall.conv.implementation
@@ -96,15 +97,15 @@ class SpatialMixing(nn.Module):
     def switch_to_deploy(self) -> None:
         """Replace the branches by merged convolutions, in place.
 
-        The norms and the small kernel are folded into the large kernels. The outputs in evaluation
-        mode stay the same up to rounding.
+        The norms and the small kernel are folded into the large kernels. The output in evaluation
+        mode stays the same up to rounding.
 
         Raises:
             ValueError: If a norm cannot be folded because it is not a batch norm with running
                 statistics.
         """
         for name in self.branch_names:
-            norm = getattr(getattr(self, name), 'norm', None)
+            norm = self._norm(name)
             if norm is not None and not _folds(norm):
                 raise ValueError(
                     'norm_cfg must be a batch norm with running statistics to be merged into '
@@ -130,30 +131,16 @@ class SpatialMixing(nn.Module):
             delattr(self, name)
         self.branch_names = tuple(kernels)
 
-    def _is_linear(self) -> bool:
-        """Return whether every branch is a linear function of its input."""
-        norms = (getattr(getattr(self, name), 'norm', None) for name in self.branch_names)
+    def _can_fuse(self) -> bool:
+        """Return whether every norm is a batch norm that only scales and shifts its input."""
+        norms = map(self._norm, self.branch_names)
         return all(norm is None or (_folds(norm) and not norm.training) for norm in norms)
 
     def _merge(self) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Return kernels of one or two convolutions, and a bias, equal to the sum of branches."""
+        """Return the kernels and the bias of one or two convolutions that equal the branches."""
         kernels, bias = {}, None
         for name in self.branch_names:
-            branch = getattr(self, name)
-            kernel, shift, norm = (
-                branch.conv.weight,
-                branch.conv.bias,
-                getattr(branch, 'norm', None),
-            )
-            if norm is not None:
-                scale = torch.rsqrt(norm.running_var + norm.eps)
-                if norm.affine:
-                    scale = scale * norm.weight
-                shift = -norm.running_mean * scale
-                if norm.affine:
-                    shift = shift + norm.bias
-                kernel = kernel * scale.view(-1, 1, 1, 1)
-            kernels[name] = kernel
+            kernels[name], shift = _folded(getattr(self, name).conv, self._norm(name))
             if shift is not None:
                 bias = shift if bias is None else bias + shift
         if 'small' in kernels:
@@ -161,18 +148,34 @@ class SpatialMixing(nn.Module):
             kernels[large] = add_centred(kernels[large], small)
         return kernels, bias
 
+    def _norm(self, name: str) -> nn.Module | None:
+        """Return the norm of a branch, if it has one."""
+        return getattr(getattr(self, name), 'norm', None)
+
 
 def _folds(norm: nn.Module) -> bool:
     return isinstance(norm, _BatchNorm) and norm.running_mean is not None
 
 
+def _folded(conv: nn.Conv2d, norm: _BatchNorm | None) -> tuple[Tensor, Tensor | None]:
+    """Return the kernel and the bias of a convolution with its batch norm folded into them."""
+    if norm is None:
+        return conv.weight, conv.bias
+    scale = torch.rsqrt(norm.running_var + norm.eps)
+    if norm.affine:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    if norm.affine:
+        shift = shift + norm.bias
+    return conv.weight * scale.view(-1, 1, 1, 1), shift
+
+
 @contextmanager
 def branches_kept_apart(model: nn.Module) -> Iterator[None]:
-    """Call every branch on its own inside the context, in evaluation mode too.
+    """Set ``fuse_in_eval`` to False inside the context, and restore it afterwards.
 
     Args:
-        model (nn.Module): Any model; the flag ``fuse_in_eval`` of the spatial mixing in it is
-            restored afterwards.
+        model (nn.Module): Any model; the flag of every :class:`SpatialMixing` in it is set.
     """
     mixings = [module for module in model.modules() if isinstance(module, SpatialMixing)]
     flags = [mixing.fuse_in_eval for mixing in mixings]

@@ -3,12 +3,22 @@
 DECAY_TYPES = ('layer_wise', 'stage_wise')
 
 
+def last_stage_group(blocks: int) -> int:
+    """Return the layer-wise group of stage 4 if stage 3 has this number of blocks.
+
+    It is 6 for 9 blocks (tiny) and 12 for 27 blocks (small and base): one group for every three
+    blocks, after the groups of the stem, stage 1 and stage 2.
+    """
+    return 4 + (blocks - 1) // 3
+
+
 def layer_depth(
     param_name: str, prefix: str, deepest: int, decay_type: str = 'layer_wise'
 ) -> tuple[int, int]:
     """Return the learning-rate group of a parameter, and the number of groups.
 
-    The learning rate of a group is ``lr * decay_rate ** (num_groups - 1 - group)``.
+    MMPretrain calls them the layer depth and the number of layers. The learning rate of a group is
+    ``lr * decay_rate ** (num_groups - 1 - group)``.
 
     =====================================  ============  ============
     parameter                              layer-wise    stage-wise
@@ -25,20 +35,20 @@ def layer_depth(
     outputs, neck, heads)
     =====================================  ============  ============
 
-    Source: the ConvNeXt recipe, in MMPretrain's terms (``get_layer_depth``).
+    Source: the fine-tuning recipe of ConvNeXt; ``get_layer_depth`` of MMPretrain's backbones.
 
     Args:
         param_name (str): Name of the parameter in the whole model.
         prefix (str): Prefix of the names of the backbone, such as ``backbone.``.
-        deepest (int): Layer-wise group of the last stage: 6 where stage 3 has 9 blocks, 12 where
-            it has 27. There are ``deepest + 2`` groups, of either type.
+        deepest (int): Layer-wise group of stage 4, from :func:`last_stage_group`. There are
+            ``deepest + 2`` groups with either decay type.
         decay_type (str): ``layer_wise`` or ``stage_wise``.
 
     Returns:
         tuple[int, int]: The group, counted from 0, and the number of groups.
 
     Raises:
-        ValueError: If ``decay_type`` is neither.
+        ValueError: If ``decay_type`` is unknown.
     """
     if decay_type not in DECAY_TYPES:
         allowed = ', '.join(map(repr, DECAY_TYPES))

@@ -1,7 +1,6 @@
-"""The SLaK backbone: the norm, the block, then the network."""
+"""The SLaK backbone, read from top to bottom: the norm, the block, the network."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -9,21 +8,15 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from ..registry import MODELS
-from .arguments import (
-    as_tuple,
-    check_kernels,
-    check_scalars,
-    resolve_init_cfg,
-    resolve_out_indices,
-)
+from .activation_checkpointing import checkpointed
+from .arguments import as_tuple, check_kernels, check_scalars, resolve_init_cfg, resolve_out_indices
 from .large_kernel import SpatialMixing
-from .layer_depth import layer_depth
+from .layer_depth import last_stage_group, layer_depth
 from .variants import resolve_arch
 
-#: Smallest side of an image in pixels: at stride 32 a smaller one leaves an empty feature map.
+#: Smallest side of an image in pixels; a smaller one leaves an empty feature map at stride 32.
 MIN_SIZE = 32
 
 
@@ -45,12 +38,14 @@ class SLaKBlock(nn.Module):
         kernel_size (int): Large kernel M.
         small_kernel (int): Small kernel N.
         mode (str): How the large kernel is built, see :class:`SpatialMixing`.
-        drop_path_rate (float): Probability to drop the residual branch of a sample in training.
+        drop_path_rate (float): Probability of dropping the residual branch of a sample in
+            training.
         layer_scale_init_value (float): Initial layer scale; 0 builds the block without layer
             scale.
-        norm_cfg (dict): Norm of the branches of the spatial mixing.
-        with_cp (bool): Recompute activations in the backward pass instead of keeping them.
-        deploy (bool): Build the merged form, see :meth:`SpatialMixing.switch_to_deploy`.
+        norm_cfg (dict, optional): Norm of the branches of the spatial mixing. Default: batch
+            norm.
+        with_cp (bool): Recompute activations in the backward pass instead of storing them.
+        deploy (bool): Build the merged block, see :meth:`SpatialMixing.switch_to_deploy`.
     """
 
     def __init__(
@@ -87,39 +82,13 @@ class SLaKBlock(nn.Module):
             x = self.gamma * x
         return x.permute(0, 3, 1, 2)
 
-    def _contexts(self) -> tuple:
-        """Contexts of a checkpointed forward pass and of its recomputation."""
-        return nullcontext(), _statistics_kept(self)
-
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x`` of shape (N, C, H, W); the shape stays the same."""
         if self.with_cp and torch.is_grad_enabled():
-            # A compiled graph does not repeat its side effects when it recomputes.
-            keep = {} if torch.compiler.is_compiling() else dict(context_fn=self._contexts)
-            residual = checkpoint(self._residual, x, use_reentrant=False, **keep)
+            residual = checkpointed(self._residual, x, self)
         else:
             residual = self._residual(x)
         return x + self.drop_path(residual)
-
-
-@contextmanager
-def _statistics_kept(module: nn.Module):
-    """Keep the running statistics of all batch norms in ``module`` unchanged.
-
-    A block with activation checkpointing sees each batch twice. Without this the batch would
-    enter the running mean and variance twice.
-    """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    kept = [(norm, norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        # track_running_stats=False would change which tensors the recomputation saves.
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, batches in kept:
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batches)
 
 
 @MODELS.register_module()
@@ -141,16 +110,17 @@ class SLaK(BaseModule):
         mode (str): ``decomposed`` (M x N + N x M + N x N), ``reparam`` (M x M + N x N, the
             RepLKNet recipe) or ``naive`` (M x M; with 7 x 7 this is ConvNeXt).
         in_channels (int): Channels of the input.
-        drop_path_rate (float): Stochastic depth of the last block; grows linearly from 0.
-        layer_scale_init_value (float): Initial layer scale; 0 for none.
+        drop_path_rate (float): Drop path rate of the last block; the rate grows linearly from 0
+            at the first block.
+        layer_scale_init_value (float): Initial layer scale; 0 builds blocks without layer scale.
         out_indices (Sequence[int] or int): Stages to return, 0 to 3, or -1 for the last.
         frozen_stages (int): Number of stages to freeze, counted from the input, each with the
             downsampling before it; 0 or -1 for none.
-        norm_eval (bool): Keep batch norms in evaluation mode while training.
+        norm_eval (bool): Keep batch norms in evaluation mode during training.
         with_cp (bool): Activation checkpointing in every block.
-        norm_cfg (dict): Norm of the branches in the blocks.
+        norm_cfg (dict, optional): Norm of the branches in the blocks. Default: batch norm.
         gap_before_final_norm (bool): Pool each output over space before its norm.
-        deploy (bool): Build the merged network that :meth:`switch_to_deploy` leaves, to load
+        deploy (bool): Build the merged network, as after :meth:`switch_to_deploy`, to load
             checkpoints that were merged for inference.
         init_cfg (dict or list, optional): MMEngine's initialisation. Default: truncated
             normal with std 0.02 for convolutions and linear layers, biases 0.
@@ -200,21 +170,22 @@ class SLaK(BaseModule):
             with_cp=with_cp,
             deploy=deploy,
         )
-        last = max(1, sum(self.depths) - 1)
-        rates = iter(drop_path_rate * i / last for i in range(sum(self.depths)))
+        blocks = sum(self.depths)
+        rates = [drop_path_rate * i / max(1, blocks - 1) for i in range(blocks)]
         self.downsample_layers = nn.ModuleList()
         self.stages = nn.ModuleList()
         for i in range(stages):
             previous = self.widths[i - 1] if i else in_channels
             self.downsample_layers.append(self._make_downsample(i, previous))
-            self.stages.append(self._make_stage(i, rates, **block))
+            first = sum(self.depths[:i])
+            self.stages.append(self._make_stage(i, rates[first : first + self.depths[i]], **block))
         for i in self.out_indices:
             norm = nn.LayerNorm if gap_before_final_norm else ChannelLayerNorm
             self.add_module(f'norm{i}', norm(self.widths[i], eps=1e-6))
         self._freeze()
 
     def _make_downsample(self, i: int, in_channels: int) -> nn.Sequential:
-        """Make the stem (i = 0) or the downsampling before stage i (paper, section 4.1)."""
+        """Make the stem (i = 0) or the downsampling before stage i, as in ConvNeXt (paper, 4.1)."""
         width = self.widths[i]
         if i == 0:
             conv = nn.Conv2d(in_channels, width, kernel_size=4, stride=4)
@@ -222,12 +193,12 @@ class SLaK(BaseModule):
         conv = nn.Conv2d(in_channels, width, kernel_size=2, stride=2)
         return nn.Sequential(ChannelLayerNorm(in_channels, eps=1e-6), conv)
 
-    def _make_stage(self, i: int, rates: Iterator[float], **block) -> nn.Sequential:
-        """Make the blocks of stage i; ``rates`` gives the drop path rate of each block."""
+    def _make_stage(self, i: int, drop_path_rates: Sequence[float], **block) -> nn.Sequential:
+        """Make stage i, one block for each drop path rate."""
         return nn.Sequential(
             *(
-                SLaKBlock(self.widths[i], self.kernel_sizes[i], drop_path_rate=next(rates), **block)
-                for _ in range(self.depths[i])
+                SLaKBlock(self.widths[i], self.kernel_sizes[i], drop_path_rate=rate, **block)
+                for rate in drop_path_rates
             )
         )
 
@@ -254,14 +225,14 @@ class SLaK(BaseModule):
             x = self.stages[i](self.downsample_layers[i](x))
             if i in self.out_indices:
                 feature = x.mean((-2, -1)) if self.gap_before_final_norm else x
-                # The norm leaves the channels last in memory. MMCV's RoIAlign would read such a
-                # feature map as if the channels came first.
+                # The norm returns channels-last memory. MMCV's RoIAlign ignores strides and would
+                # read the feature map wrongly.
                 outs.append(getattr(self, f'norm{i}')(feature).contiguous())
         return tuple(outs)
 
     @property
     def fuse_in_eval(self) -> bool:
-        """Whether evaluation fuses the branches of the blocks, see :class:`SpatialMixing`."""
+        """Whether all blocks fuse their branches in evaluation, see :class:`SpatialMixing`."""
         return all(mixing.fuse_in_eval for mixing in self._mixings())
 
     @fuse_in_eval.setter
@@ -310,7 +281,7 @@ class SLaK(BaseModule):
     ) -> tuple[int, int]:
         """Return the learning-rate group of a parameter, as MMPretrain's backbones do.
 
-        The groups are in the table of :func:`mmslak.models.layer_depth.layer_depth`.
+        :func:`mmslak.models.layer_depth.layer_depth` has the table of the groups.
 
         Args:
             param_name (str): Name of the parameter in the whole model.
@@ -321,8 +292,6 @@ class SLaK(BaseModule):
             tuple[int, int]: The group, counted from 0, and the number of groups.
 
         Raises:
-            ValueError: If ``decay_type`` is neither.
+            ValueError: If ``decay_type`` is unknown.
         """
-        # The last group of the stages is 6 for a third stage of 9 blocks and 12 for one of 27.
-        deepest = 4 + (self.depths[2] - 1) // 3
-        return layer_depth(param_name, prefix, deepest, decay_type)
+        return layer_depth(param_name, prefix, last_stage_group(self.depths[2]), decay_type)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from .arguments import as_tuple
 
-#: name -> depths and base widths of the four stages (paper, section 4.1). ``nano`` is this
-#: package's own, for demonstrations and tests.
+#: name -> depths and base widths of the four stages (paper, section 4.1). ``nano`` is not in the
+#: paper; it is for demonstrations and tests.
 ARCHS = {
     'nano': dict(depths=(1, 1, 3, 1), widths=(16, 32, 64, 128)),
     'tiny': dict(depths=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
@@ -13,7 +13,7 @@ ARCHS = {
     'base': dict(depths=(3, 3, 27, 3), widths=(128, 256, 512, 1024)),
     'large': dict(depths=(3, 3, 27, 3), widths=(192, 384, 768, 1536)),
 }
-#: The paper's width factor of all of its models ("expand more width", section 4.1).
+#: Width factor of the paper's models.
 WIDTH_FACTOR = 1.3
 #: Width factors that :func:`name_arch` tries, the usual ones first.
 _FACTORS = (WIDTH_FACTOR, 1.0, *(i / 20 for i in range(2, 81)))
@@ -22,7 +22,7 @@ _FACTORS = (WIDTH_FACTOR, 1.0, *(i / 20 for i in range(2, 81)))
 def resolve_arch(
     arch: str | dict, width_factor: float | None
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the depths and widths of the four stages.
+    """Return the depths and widths of the four stages of an architecture.
 
     Args:
         arch (str or dict): A name in :data:`ARCHS`, or a dict of ``depths`` and ``widths``.
@@ -58,14 +58,15 @@ def resolve_arch(
 
 
 def name_arch(depths: Sequence[int], widths: Sequence[int]) -> dict:
-    """Return the arguments ``arch`` and ``width_factor`` of a network: the inverse of the above.
+    """Return the arguments ``arch`` and ``width_factor`` that :func:`resolve_arch` would resolve.
 
     Args:
         depths (Sequence[int]): Blocks of each of the four stages.
         widths (Sequence[int]): Channels of each of the four stages.
 
     Returns:
-        dict: A named variant where one fits, else a dict as ``arch`` with ``width_factor`` 1.
+        dict: ``arch`` is a name if a named variant fits; otherwise it is a dict of ``depths`` and
+        ``widths``, and ``width_factor`` is 1.
     """
     depths, widths = tuple(depths), tuple(widths)
     for factor in _FACTORS:

@@ -1,4 +1,4 @@
-"""From a config to a model."""
+"""Building the network of a config."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from mmslak.models import SLaK, build_model
 BACKBONE = dict(type='mmslak.SLaK', arch='nano', norm_cfg=dict(type='SyncBN'))
 
 
-def test_a_part_is_built_with_ordinary_batch_norms_and_the_config_stays():
+def test_part_has_ordinary_batch_norms_and_config_does_not_change():
     cfg = Config(dict(model=dict(type='Unknown', backbone=BACKBONE)))
     before = cfg.to_dict()
     backbone = build_model(cfg, cfg.model.backbone)
@@ -19,10 +19,10 @@ def test_a_part_is_built_with_ordinary_batch_norms_and_the_config_stays():
     assert cfg.to_dict() == before
 
 
-def test_weights_are_initialised_on_request_only():
+def test_weights_are_initialised_only_on_request():
     cfg = Config(dict(model=BACKBONE))
     weight = build_model(cfg, init_weights=True).stages[0][0].pwconv1.weight
-    # Truncated normal of std 0.02 (section "The architecture"), unlike PyTorch's own uniform.
+    # Truncated normal with std 0.02, unlike PyTorch's default, which is uniform.
     assert weight.std().item() == pytest.approx(0.02, rel=0.1)
     bound = 1 / weight.shape[1] ** 0.5
     plain = build_model(cfg).stages[0][0].pwconv1.weight
@@ -30,6 +30,6 @@ def test_weights_are_initialised_on_request_only():
     assert torch.isfinite(plain).all()
 
 
-def test_a_config_without_a_model_is_named():
+def test_config_without_model_is_an_error():
     with pytest.raises(ValueError, match='has no model'):
         build_model(Config(dict(data=1)))

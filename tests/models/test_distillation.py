@@ -1,4 +1,4 @@
-"""Normalised knowledge distillation against its formula, one sample and class at a time."""
+"""Normalised knowledge distillation against its formula, computed class by class."""
 
 import copy
 import math
@@ -15,13 +15,13 @@ from mmslak.checkpoints import CheckpointError
 from mmslak.models import nkd_loss
 
 
-def by_hand(student, teacher, target, gamma, temperature):
+def formula(student, teacher, target, gamma, temperature):
     total = 0.0
     for s, t, label in zip(student.tolist(), teacher.tolist(), target, strict=True):
         shares = [[math.exp(v) for v in logits] for logits in (s, t)]
         soft = [[v / sum(share) for v in share] for share in shares]
         total += -soft[1][label] * math.log(soft[0][label])
-        # Normalised among the other classes, at the temperature.
+        # Softmax over the other classes, with the temperature.
         shares = [
             {i: math.exp(v / temperature) for i, v in enumerate(logits) if i != label}
             for logits in (s, t)
@@ -33,18 +33,18 @@ def by_hand(student, teacher, target, gamma, temperature):
 
 
 @pytest.mark.parametrize(('gamma', 'temperature'), [(1.5, 1.0), (0.0, 1.0), (0.7, 3.0)])
-def test_loss_is_its_formula(gamma, temperature):
+def test_loss_equals_the_formula(gamma, temperature):
     torch.manual_seed(0)
     student, teacher = 2 * torch.randn(4, 5, dtype=torch.double), torch.randn(4, 5).double()
     target = torch.tensor([0, 3, 4, 1])
-    expected = by_hand(student, teacher, target.tolist(), gamma, temperature)
+    expected = formula(student, teacher, target.tolist(), gamma, temperature)
     assert nkd_loss(student, teacher, target, gamma, temperature).item() == pytest.approx(expected)
-    # The largest share of a mixed label is the target.
+    # The class with the largest share of a mixed label is the target.
     mixed = 0.4 * torch.eye(5)[target.roll(1)] + 0.6 * torch.eye(5)[target]
     assert nkd_loss(student, teacher, mixed, gamma, temperature).item() == pytest.approx(expected)
 
 
-def test_gradients_reach_the_student_only():
+def test_only_the_student_has_gradients():
     student, teacher = (torch.randn(2, 3, requires_grad=True) for _ in range(2))
     nkd_loss(student, teacher, torch.tensor([0, 2])).backward()
     assert student.grad is not None and teacher.grad is None
@@ -87,7 +87,7 @@ def checkpoint(tmp_path):
     return str(tmp_path / 't.pth')
 
 
-def test_the_student_learns_from_the_teacher(checkpoint):
+def test_losses_of_student_and_teacher(checkpoint):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = build(settings(checkpoint, weight=2.0))
         model.init_weights()
@@ -104,7 +104,7 @@ def test_the_student_learns_from_the_teacher(checkpoint):
     torch.manual_seed(0)
     losses = model(images, samples, mode='loss')
     logits, soft = model(images), model.teacher(images)
-    expected = 2 * by_hand(logits.detach().double(), soft.double(), labels, 1.5, 1.0)
+    expected = 2 * formula(logits.detach().double(), soft.double(), labels, 1.5, 1.0)
     assert losses['loss_nkd'].item() == pytest.approx(expected, rel=1e-4)
     assert losses['loss'].item() == pytest.approx(
         torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).item(), rel=1e-4
@@ -115,15 +115,15 @@ def test_the_student_learns_from_the_teacher(checkpoint):
     assert len(model(images, mode='predict')) == 3
 
 
-def test_mistakes_are_told(checkpoint, tmp_path):
+def test_wrong_settings_are_named(checkpoint, tmp_path):
     for kwargs in (dict(weight=-1), dict(temperature=0)):
         with pytest.raises(ValueError, match=r'model\.temperature positive'):
             build(settings(checkpoint, **kwargs))
-    with pytest.raises(ValueError, match=r'model\.teacher_checkpoint must name'):
+    with pytest.raises(ValueError, match=r'model\.teacher_checkpoint must be the checkpoint'):
         build(settings(None)).init_weights()
     with pytest.raises(FileNotFoundError, match=r'none\.pth'):
         build(settings(str(tmp_path / 'none.pth'))).init_weights()
     cfg = settings(checkpoint)
     cfg['teacher']['head']['num_classes'] = 7
-    with pytest.raises(CheckpointError, match=r'head\.fc\.weight is \(5, 166\)'):
+    with pytest.raises(CheckpointError, match=r'head\.fc\.weight has shape \(5, 166\)'):
         build(cfg).init_weights()

@@ -1,30 +1,20 @@
-"""The spatial mixing block against explicit convolutions and norms."""
+"""Spatial mixing against explicit convolutions and norms."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import randomise_as_trained
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from mmslak.models import SLaK, SpatialMixing, branches_kept_apart
+from mmslak.ops import reference
 
 odd = st.integers(0, 6).map(lambda n: 2 * n + 1)
 
 
-def naive_depthwise(x, weight):
-    """Depth-wise "same" convolution, one tap after the other."""
-    kh, kw = weight.shape[-2:]
-    h, w = x.shape[-2:]
-    padded = F.pad(x, (kw // 2, kw // 2, kh // 2, kh // 2))
-    out = torch.zeros_like(x)
-    for i in range(kh):
-        for j in range(kw):
-            out += weight[None, :, 0, i, j, None, None] * padded[..., i : i + h, j : j + w]
-    return out
-
-
-def naive_batch_norm(x, norm):
+def batch_norm(x, norm):
     """Batch norm in training mode by its definition: biased variance over N, H and W."""
     mean = x.mean((0, 2, 3), keepdim=True)
     var = ((x - mean) ** 2).mean((0, 2, 3), keepdim=True)
@@ -33,34 +23,34 @@ def naive_batch_norm(x, norm):
 
 
 def randomise(module, seed=0):
+    """Draw all parameters from a standard normal distribution."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in module.parameters():
-        parameter.data = torch.randn(parameter.shape, generator=generator)
+        parameter.data = torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator)
 
 
 @settings(max_examples=25, deadline=None)
 @given(m=odd, n=odd, h=st.integers(2, 12), w=st.integers(2, 12), c=st.integers(1, 4))
 def test_decomposed_is_the_sum_of_three_convolutions_and_norms(m, n, h, w, c):
     m, n = max(m, n), min(m, n)
-    block = SpatialMixing(c, m, n, 'decomposed')
+    block = SpatialMixing(c, m, n, 'decomposed').double()
     randomise(block)
-    block.double()
     x = torch.randn(2, c, h, w, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected = 0
     for branch, kernel in ((block.tall, (m, n)), (block.wide, (n, m)), (block.small, (n, n))):
         assert branch.conv.weight.shape == (c, 1, *kernel)
         assert branch.conv.bias is None
-        y = naive_depthwise(x, branch.conv.weight)
-        expected = expected + naive_batch_norm(y, branch.norm)
+        y = reference.forward(x, branch.conv.weight)
+        expected = expected + batch_norm(y, branch.norm)
     torch.testing.assert_close(block(x), expected, rtol=1e-8, atol=1e-8)
 
 
-def test_hand_worked_case():
-    """One channel, a single bright pixel, kernels of ones: a cross with a doubled centre."""
+def test_one_pixel_becomes_a_cross():
+    """One channel, one pixel of value 1, kernels of ones: a cross whose centre counts twice."""
     block = SpatialMixing(1, 5, 1, 'decomposed').eval()
     for branch in (block.tall, block.wide, block.small):
         torch.nn.init.ones_(branch.conv.weight)
-        branch.norm.eps = 1e-12  # mean 0, variance 1: the norm is then the identity
+        branch.norm.eps = 1e-12  # with mean 0 and variance 1 the norm returns its input
     x = torch.zeros(1, 1, 7, 7)
     x[0, 0, 3, 3] = 1.0
     expected = torch.zeros(7, 7)
@@ -71,24 +61,23 @@ def test_hand_worked_case():
 
 
 def test_reparam_and_naive_against_explicit_convolutions():
-    x = torch.randn(2, 3, 9, 6, generator=torch.Generator().manual_seed(2))
-    block = SpatialMixing(3, 7, 3, 'reparam')
+    x = torch.randn(2, 3, 9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    block = SpatialMixing(3, 7, 3, 'reparam').double()
     randomise(block)
     expected = sum(
-        naive_batch_norm(naive_depthwise(x, b.conv.weight), b.norm)
-        for b in (block.large, block.small)
+        batch_norm(reference.forward(x, b.conv.weight), b.norm) for b in (block.large, block.small)
     )
-    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(block(x), expected, rtol=1e-8, atol=1e-8)
 
-    block = SpatialMixing(3, 7, 3, 'naive')
+    block = SpatialMixing(3, 7, 3, 'naive').double()
     randomise(block)
     assert [name for name, _ in block.named_parameters()] == [
         'large.conv.weight',
         'large.conv.bias',
     ]
-    expected = naive_depthwise(x, block.large.conv.weight)
+    expected = reference.forward(x, block.large.conv.weight)
     expected = expected + block.large.conv.bias[None, :, None, None]
-    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(block(x), expected, rtol=1e-8, atol=1e-8)
 
 
 def test_norm_cfg_reaches_every_branch():
@@ -107,29 +96,15 @@ def test_norm_cfg_reaches_every_branch():
         (dict(kernel_size=5, mode='lora'), ['mode', 'lora', 'decomposed', 'reparam', 'naive']),
     ],
 )
-def test_bad_arguments_are_named(arguments, words):
+def test_wrong_arguments_are_named(arguments, words):
     with pytest.raises(ValueError) as error:
         SpatialMixing(4, **arguments)
     for word in words:
         assert word in str(error.value)
 
 
-def trained_like(block, seed=0):
-    """Weights and statistics as after training: norms that do move and scale."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in block.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.weight.data.normal_(0, 0.1, generator=generator)
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.running_mean.normal_(0, 0.5, generator=generator)
-            module.running_var.uniform_(0.2, 3, generator=generator)
-            module.weight.data.uniform_(-1.5, 1.5, generator=generator)
-            module.bias.data.normal_(0, 0.5, generator=generator)
-    return block.eval()
-
-
-def branch_by_branch(block, x):
-    """The sum of the branches as modules of PyTorch compute them."""
+def sum_of_branches(block, x):
+    """Compute each branch by PyTorch's convolution and the norm, and add them."""
     out = 0
     for branch in block.children():
         kernel = branch.conv.weight.shape[-2:]
@@ -143,12 +118,12 @@ def branch_by_branch(block, x):
 @given(
     m=odd, n=odd, mode=st.sampled_from(['decomposed', 'reparam', 'naive']), seed=st.integers(0, 99)
 )
-def test_merged_is_the_same_function(m, n, mode, seed):
+def test_merged_branches_compute_the_same_function(m, n, mode, seed):
     m, n = max(m, n), min(m, n)
-    block = trained_like(SpatialMixing(3, m, n, mode), seed).double()
+    block = randomise_as_trained(SpatialMixing(3, m, n, mode), seed).double()
     x = torch.randn(2, 3, 9, 12, dtype=torch.float64)
-    expected = branch_by_branch(block, x)
-    # Folded on the way in evaluation mode, and for good.
+    expected = sum_of_branches(block, x)
+    # First fused in the forward pass, then merged in place.
     torch.testing.assert_close(block(x), expected)
     block.switch_to_deploy()
     torch.testing.assert_close(block(x), expected)
@@ -156,28 +131,28 @@ def test_merged_is_the_same_function(m, n, mode, seed):
     fresh.load_state_dict(block.state_dict())
     torch.testing.assert_close(fresh(x), expected)
     assert not any('norm' in name or 'small' in name for name in fresh.state_dict())
-    # Once more changes nothing.
+    # Merging again changes nothing.
     block.switch_to_deploy()
     torch.testing.assert_close(block(x), expected)
 
 
-def test_gradients_of_the_folded_form_are_those_of_the_branches():
-    """In evaluation mode, as for receptive fields and for frozen norms."""
-    block = trained_like(SpatialMixing(3, 9, 3)).double()
+def test_fused_branches_have_the_same_gradients():
+    """In evaluation mode, as for receptive fields and frozen norms."""
+    block = randomise_as_trained(SpatialMixing(3, 9, 3)).double()
     x = torch.randn(2, 3, 9, 12, dtype=torch.float64, requires_grad=True)
     leaves = (x, *block.parameters())
-    wanted = torch.autograd.grad(branch_by_branch(block, x).square().sum(), leaves)
+    wanted = torch.autograd.grad(sum_of_branches(block, x).square().sum(), leaves)
     got = torch.autograd.grad(block(x).square().sum(), leaves)
     for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_a_flag_alone_decides_whether_evaluation_fuses_the_branches():
-    block, x = trained_like(SpatialMixing(3, 9, 3)), torch.randn(1, 3, 8, 8)
+def test_only_the_flag_decides_whether_branches_are_fused():
+    block, x = randomise_as_trained(SpatialMixing(3, 9, 3)), torch.randn(1, 3, 8, 8)
     assert block.fuse_in_eval
     plain, seen = block(x), []
     block.small.conv.register_forward_hook(lambda module, inputs, out: seen.append(out))
-    # A hook changes nothing, not even the rounding.
+    # A forward hook changes nothing, not even the rounding.
     assert torch.equal(block(x), plain)
     assert not seen
     block.fuse_in_eval = False
@@ -189,7 +164,7 @@ def test_a_flag_alone_decides_whether_evaluation_fuses_the_branches():
     assert len(seen) == 2 and block.fuse_in_eval
 
 
-def test_the_flag_of_a_backbone_is_that_of_all_its_blocks():
+def test_flag_of_the_backbone_applies_to_all_blocks():
     backbone = SLaK('nano').eval()
     assert backbone.fuse_in_eval
     backbone.fuse_in_eval = False
@@ -198,9 +173,9 @@ def test_the_flag_of_a_backbone_is_that_of_all_its_blocks():
     assert not backbone.fuse_in_eval
 
 
-def test_norms_that_cannot_be_merged_are_named():
+def test_norm_that_cannot_be_merged_is_named():
     block = SpatialMixing(4, 5, 3, norm_cfg=dict(type='GN', num_groups=2)).eval()
     x = torch.randn(1, 4, 6, 6)
-    torch.testing.assert_close(block(x), branch_by_branch(block, x))
+    torch.testing.assert_close(block(x), sum_of_branches(block, x))
     with pytest.raises(ValueError, match=r'norm_cfg must be a batch norm .* got GroupNorm'):
         block.switch_to_deploy()

@@ -28,12 +28,12 @@ def count(model):
     return sum(p.numel() for p in model.parameters())
 
 
-# Dense parameters in millions of the classifiers (1000 classes), from the paper's authors'
-# networks; those of 2 and 4 dimensions can be masked.
+# Millions of parameters of the authors' dense classifiers with 1000 classes. Weights of 2 and 4
+# dimensions are maskable.
 @pytest.mark.parametrize(
     ('arch', 'parameters'), [('tiny', 50.70), ('small', 91.13), ('base', 157.95)]
 )
-def test_classifier_counts_are_the_published_ones(arch, parameters):
+def test_classifiers_have_the_published_number_of_parameters(arch, parameters):
     with torch.device('meta'):
         backbone = SLaK(arch, out_indices=-1, gap_before_final_norm=True)
         head = nn.Linear(backbone.widths[-1], 1000)
@@ -58,7 +58,7 @@ def test_widths(arch, widths):
 
 @pytest.mark.parametrize(
     ('kernels', 'mode', 'millions'),
-    # Paper, tables 1 and 2: ConvNeXt-T with other kernels, 1000 classes.
+    # Paper, tables 1 and 2: ConvNeXt-T with other kernel sizes, 1000 classes.
     [
         ((7, 7, 7, 7), 'naive', 29),
         ((31, 29, 27, 13), 'naive', 32),
@@ -68,7 +68,7 @@ def test_widths(arch, widths):
         ((51, 49, 47, 13), 'decomposed', 31),
     ],
 )
-def test_counts_of_the_kernel_tables(kernels, mode, millions):
+def test_other_kernel_sizes_have_the_published_number_of_parameters(kernels, mode, millions):
     with torch.device('meta'):
         backbone = SLaK('tiny', kernels, mode=mode, width_factor=1.0, out_indices=-1)
     assert round((count(backbone) + 769 * 1000) / 1e6) == pytest.approx(millions, abs=1)
@@ -80,11 +80,11 @@ def test_nano_is_small():
 
 @settings(max_examples=12, deadline=None)
 @given(h=st.integers(32, 97), w=st.integers(32, 97), n=st.integers(1, 2))
-def test_any_size_from_32(network, h, w, n):
+def test_images_of_any_size_from_32(network, h, w, n):
     with torch.no_grad():
         outs = network(torch.zeros(n, 3, h, w))
     shapes = [(n, c, h // s, w // s) for c, s in zip(network.widths, (4, 8, 16, 32), strict=True)]
-    # Each stage halves and drops an odd line, which is the floor of the whole stride.
+    # Each downsampling drops an odd row or column, so that sizes are rounded down.
     assert [tuple(o.shape) for o in outs] == shapes
 
 
@@ -93,11 +93,13 @@ def test_gradients_reach_every_parameter(mode):
     model = nano(mode=mode)
     loss = sum(o.square().mean() + o.mean() for o in model(torch.randn(2, 3, 64, 64)))
     loss.backward()
-    dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert dead == []
+    without = [
+        n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
+    assert without == []
 
 
-def test_naive_7x7_is_mmpretrain_convnext():
+def test_naive_7x7_equals_convnext_of_mmpretrain():
     backbones = pytest.importorskip('mmpretrain.models.backbones')
     convnext = backbones.ConvNeXt(
         dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32]),
@@ -141,7 +143,7 @@ def test_initialisation():
     model.init_weights()
     for name, parameter in model.named_parameters():
         if parameter.ndim in (2, 4):
-            # As in ConvNeXt: normal of std 0.02, cut far out in the tails.
+            # As in ConvNeXt: truncated normal with std 0.02.
             assert parameter.abs().max() < 6 * 0.02
             if parameter.numel() > 2000:
                 assert parameter.std().item() == pytest.approx(0.02, rel=0.1)
@@ -201,7 +203,7 @@ def test_frozen_stages_and_norm_eval():
     assert model.stages[0].training
 
 
-def test_checkpointing_changes_nothing():
+def test_activation_checkpointing_changes_nothing():
     x = torch.randn(2, 3, 64, 64)
     states = []
     for with_cp in (False, True):
@@ -210,19 +212,19 @@ def test_checkpointing_changes_nothing():
         states.append((dict(model.named_parameters()), model.state_dict()))
     for name, parameter in states[0][0].items():
         torch.testing.assert_close(parameter.grad, states[1][0][name].grad)
-    # Running statistics too: the recomputation must not count the batch twice.
+    # The recomputation must not update the running statistics again.
     for name, value in states[0][1].items():
         torch.testing.assert_close(value, states[1][1][name])
 
 
-def test_channels_last_gives_the_same(network):
+def test_channels_last_input_has_the_same_output(network):
     x = torch.randn(2, 3, 64, 48)
     for a, b in zip(network(x), network(x.to(memory_format=torch.channels_last)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_mixed_precision_is_close(dtype):
+def test_mixed_precision_is_close_to_float32(dtype):
     model = nano()
     x = torch.randn(2, 3, 64, 64)
     expected = model(x)
@@ -244,11 +246,11 @@ def test_compiles_without_graph_breaks(kwargs):
     x = torch.randn(1, 3, 64, 64)
     for a, b in zip(compiled(x), model(x), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    # Breaks in training would come from drop path and from running statistics.
+    # In training, drop path and running statistics could break the graph.
     torch.compile(model.train(), fullgraph=True, backend='aot_eager')(x.expand(2, -1, -1, -1))
 
 
-def test_compiles_with_checkpointing():
+def test_compiles_with_activation_checkpointing():
     torch._dynamo.reset()
     x = torch.randn(2, 3, 64, 64)
     states = []
@@ -262,7 +264,7 @@ def test_compiles_with_checkpointing():
             torch.testing.assert_close(value, graph[name], rtol=1e-4, atol=1e-5)
 
 
-def test_found_in_every_registry_by_scope():
+def test_registries_of_all_toolboxes_find_it_by_scope():
     assert isinstance(ROOT_MODELS.build(dict(type='mmslak.SLaK', arch='nano')), SLaK)
     for toolbox in ('mmseg', 'mmdet', 'mmpretrain'):
         registry = pytest.importorskip(f'{toolbox}.registry')
@@ -271,7 +273,7 @@ def test_found_in_every_registry_by_scope():
     assert mmslak.__version__
 
 
-def test_dict_arch_and_init_cfg(tmp_path):
+def test_arch_as_dict_and_pretrained_weights(tmp_path):
     arch = dict(depths=(1, 1, 1, 1), widths=(8, 16, 16, 24))
     model = SLaK(arch)
     assert model.widths == (8, 16, 16, 24)
@@ -286,7 +288,7 @@ def test_dict_arch_and_init_cfg(tmp_path):
 
 
 def test_get_layer_depth():
-    """The groups of the ConvNeXt family, written out for T (6 layers) and S (12 layers)."""
+    """The groups of ConvNeXt's recipe, written out for tiny (6 layers) and small (12 layers)."""
     with torch.device('meta'):
         tiny, small = SLaK('tiny'), SLaK('small')
     expected = {
@@ -335,19 +337,19 @@ def test_get_layer_depth():
         (dict(layer_scale_init_value=-1), ['layer_scale_init_value', '-1']),
     ],
 )
-def test_bad_arguments_are_named(arguments, words):
+def test_wrong_arguments_are_named(arguments, words):
     with pytest.raises(ValueError) as error:
         SLaK(**dict(dict(arch='nano'), **arguments))
     for word in words:
         assert word in str(error.value), str(error.value)
 
 
-def test_too_small_an_image_is_named(network):
+def test_too_small_image_is_an_error(network):
     with pytest.raises(ValueError, match='32 x 32, got 31 x 64'):
         network(torch.zeros(1, 3, 31, 64))
 
 
-def test_classifier_of_mmpretrain_trains():
+def test_classifier_of_mmpretrain_computes_gradients():
     classifiers = pytest.importorskip('mmpretrain.models.classifiers')
     structures = pytest.importorskip('mmpretrain.structures')
     backbone = dict(type='mmslak.SLaK', arch='nano', out_indices=-1, gap_before_final_norm=True)
@@ -361,6 +363,6 @@ def test_classifier_of_mmpretrain_trains():
     assert model.backbone.stages[0][0].mixing.wide.conv.weight.grad.abs().sum() > 0
 
 
-def test_outputs_lie_in_memory_as_other_ops_read_them():
-    """MMCV's RoIAlign takes the order of the memory for that of the dimensions."""
+def test_outputs_are_contiguous():
+    """MMCV's RoIAlign ignores strides."""
     assert all(out.is_contiguous() for out in SLaK('nano')(torch.zeros(2, 3, 64, 96)))
