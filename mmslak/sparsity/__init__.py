@@ -1,4 +1,10 @@
-"""Sparse training in plain PyTorch: which weights are active, how many, and how that changes."""
+"""Sparse training in plain PyTorch.
+
+The weights that can be masked are in ``targets``, their masks in ``masks``, the number of active
+weights of each layer in ``allocation`` (with ``snip``), the first masks in ``initial_masks``, the
+times of the updates in ``schedule``, pruning and growing in ``grow``. ``evolution`` puts these
+together. ``semi_structured`` is about 2:4 sparsity.
+"""
 
 from .allocation import DENSE_ABOVE, allocate
 from .evolution import DynamicSparsity, Update
@@ -8,7 +14,7 @@ from .schedule import UpdateRule
 from .selection import random_stream
 from .semi_structured import is_two_four, to_semi_structured
 from .snip import snip_scores
-from .targets import active_weights, select_targets
+from .targets import active_weights, select_model_targets, select_targets
 
 __all__ = [
     'DENSE_ABOVE',
@@ -23,6 +29,7 @@ __all__ = [
     'prune_and_grow',
     'random_stream',
     'reset_moments_',
+    'select_model_targets',
     'select_targets',
     'snip_scores',
     'to_semi_structured',

@@ -7,11 +7,12 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
+from .checks import check_sparsity
 from .selection import lowest
 from .snip import check_scores
 
 METHODS = ('uniform', 'erk', 'snip')
-#: A layer allocated a higher density than this is left dense.
+#: A layer with a higher density than this is left dense.
 DENSE_ABOVE = 0.99
 
 
@@ -23,37 +24,37 @@ def allocate(
 ) -> dict[str, int]:
     """Distribute the active weights of a sparse network over its layers.
 
-    ``uniform`` gives every layer the same density. ``erk`` makes the density proportional to
-    (in + out + kernel height + kernel width) / (in * out * height * width), at most 1 (Evci
-    et al. 2020, section 3; ``in`` is the weight's own second dimension, 1 for depth-wise
-    kernels). ``snip`` gives a layer as many as it has among the highest scores of the whole
-    network (paper, section 4, footnote 1). All three keep exactly
+    With ``uniform`` every layer has the same density. With ``erk`` the density is proportional to
+    (in + out + kernel height + kernel width) / (in * out * kernel height * kernel width) and at
+    most 1 (Evci et al. 2020, section 3; ``in`` is the second dimension of the weight tensor, 1 for
+    depth-wise kernels). With ``snip`` the weights with the highest scores in the whole network are
+    counted in each layer (paper, section 4, footnote 1). All three keep exactly
     ``round((1 - sparsity) * N)`` of the N weights.
 
     A layer that would keep more than 99 % of its weights is left dense, and the other layers
-    keep fewer to compensate. Where no other layer can compensate, as with ``uniform`` and a
-    sparsity below 1 %, it keeps the number allocated to it. Every layer keeps at least one weight.
+    keep fewer to compensate. If no other layer can compensate, as with ``uniform`` and a sparsity
+    below 1 %, the layer keeps the allocated number. Every layer keeps at least one weight.
 
     Args:
         weights (Mapping): Weight tensors, or their shapes, by name.
         sparsity (float): Share of all weights to mask, in [0, 1).
         method (str or Mapping[str, float]): ``uniform``, ``erk``, ``snip``, or sparsities by
-            shell pattern on the names. The first pattern that matches a name counts; layers that
-            no pattern matches get ``sparsity``.
+            shell pattern on the names. The first pattern that matches a name is used. Layers that
+            no pattern matches have the sparsity ``sparsity``.
         scores (Mapping[str, Tensor], optional): For ``snip``, from :func:`snip_scores`.
 
     Returns:
         dict[str, int]: Number of weights each layer keeps.
 
     Raises:
-        ValueError: For a sparsity outside [0, 1) or so high that a layer would be empty, an
-            unknown method, a pattern that matches nothing, or scores that do not fit.
+        ValueError: For a sparsity outside [0, 1) or too high to leave each layer a weight, an
+            unknown method, a pattern that matches no name, or scores that do not fit.
     """
     shapes = {name: tuple(getattr(value, 'shape', value)) for name, value in weights.items()}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    _check_sparsity('sparsity', sparsity)
+    check_sparsity('sparsity', sparsity)
     if isinstance(method, Mapping):
-        return _by_hand(sizes, sparsity, method)
+        return _by_pattern(sizes, sparsity, method)
     if method not in METHODS:
         raise ValueError(
             f'allocation must be one of {", ".join(map(repr, METHODS))} or a dict of sparsities '
@@ -91,7 +92,7 @@ def _erk(shape: tuple[int, ...]) -> float:
 def _proportional(
     sizes: Mapping[str, int], budget: int, weight: Mapping[str, float]
 ) -> dict[str, int]:
-    """Make densities proportional to ``weight``; what exceeds 1 goes to the other layers."""
+    """Make densities proportional to ``weight``; cut them at 1 and raise the others instead."""
     full: set[str] = set()
     while True:
         rest = [name for name in sizes if name not in full]
@@ -105,7 +106,7 @@ def _proportional(
         name: float(size) if name in full else scale * weight[name] * size
         for name, size in sizes.items()
     }
-    # Largest remainder: round down, then add one where rounding down removed most.
+    # Largest remainder method: round down, then add 1 to the counts that lost most.
     counts = {name: min(sizes[name], max(1, int(exact[name]))) for name in sizes}
     order = sorted(sizes, key=lambda name: int(exact[name]) - exact[name])
     missing = budget - sum(counts.values())
@@ -122,7 +123,7 @@ def _snip(sizes: Mapping[str, int], budget: int, scores: Mapping[str, Tensor]) -
     flat = []
     for name in sizes:
         values = scores[name].detach().reshape(-1).float().clone()
-        # The best weight of every layer is kept, so that no layer is empty.
+        # The highest score of every layer is always kept, so that no layer is empty.
         values[values.argmax()] = torch.inf
         flat.append(values)
     chosen = lowest(-torch.cat(flat), budget)
@@ -130,15 +131,15 @@ def _snip(sizes: Mapping[str, int], budget: int, scores: Mapping[str, Tensor]) -
     return {name: int(part.count_nonzero()) for name, part in zip(sizes, parts, strict=True)}
 
 
-def _by_hand(
+def _by_pattern(
     sizes: Mapping[str, int], sparsity: float, sparsities: Mapping[str, float]
 ) -> dict[str, int]:
     for pattern, value in sparsities.items():
-        _check_sparsity(f'allocation[{pattern!r}]', value)
+        check_sparsity(f'allocation[{pattern!r}]', value)
         if not any(fnmatchcase(name, pattern) for name in sizes):
             raise ValueError(
                 f'allocation has the pattern {pattern!r}, which matches none of the '
-                f'{len(sizes)} weights (such as {list(sizes)[:1]})'
+                f'{len(sizes)} weight names (the first is {next(iter(sizes), None)!r})'
             )
     kept = {}
     for name, size in sizes.items():
@@ -147,8 +148,3 @@ def _by_hand(
         if kept[name] > DENSE_ABOVE * size:
             kept[name] = size
     return kept
-
-
-def _check_sparsity(key: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
-        raise ValueError(f'{key} must be a number in [0, 1), got {value!r}')

@@ -1,4 +1,4 @@
-"""Dynamic sparsity: sparse training with masks that are pruned and grown again and again."""
+"""Dynamic sparsity: sparse training whose masks are pruned and grown repeatedly."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -6,16 +6,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from .allocation import allocate
+from .checks import check_choice, check_count
 from .grow import GROWTHS, prune_and_grow, reset_moments_
+from .initial_masks import INITS, initial_masks
 from .masks import SparseMasks, pack_mask, unpack_mask
-from .schedule import UpdateRule, as_rule, check_choice, check_count
-from .selection import lowest, random_stream
-from .semi_structured import GROUP, KEPT, STRUCTURES, can_be_two_four, is_two_four, lowest_of_groups
-from .targets import active_weights
+from .schedule import UpdateRule, as_rule
+from .semi_structured import GROUP, KEPT, STRUCTURES, can_be_two_four
 
 MODES = ('dynamic', 'fixed')
-INITS = ('random', 'scores', 'from_weights')
 
 
 @dataclass(frozen=True)
@@ -23,13 +21,13 @@ class Update:
     """The result of one update of the masks.
 
     Attributes:
-        step: Optimiser step it followed.
-        rate: Adaptation rate.
-        moves: Weights pruned, and as many grown, by name.
-        density: Share of the selected weights that are active, dense layers included.
-        explored: Share of the selected weights that have ever been active (in-time
+        step (int): The optimiser step that the update followed.
+        rate (float): Adaptation rate.
+        moves (dict[str, int]): Number of weights pruned, and as many grown, by name.
+        density (float): Share of the selected weights that are active, dense layers included.
+        explored (float): Share of the selected weights that have ever been active (in-time
             over-parameterisation, Liu et al. 2021c), dense layers included.
-        checksum: Checksum of the masks, the same on every rank.
+        checksum (str): Checksum of the masks, the same on every rank.
     """
 
     step: int
@@ -41,7 +39,7 @@ class Update:
 
 
 class DynamicSparsity:
-    """Sparse training of a network, from the first masks to the last update.
+    """Sparse training of a network, from the first masks to the last update (paper, section 4).
 
     In every step of any training loop::
 
@@ -50,37 +48,40 @@ class DynamicSparsity:
         loss.backward()
         sparsity.before_step()        # after unscaling, before clipping gradients
         optimizer.step()
-        sparsity.step(optimizer)      # not where a loss scaler skipped the step
+        sparsity.step(optimizer)      # unless a loss scaler skipped the step
 
-    Or call ``sparsity.attach(optimizer)`` once, which makes both calls around every step that the
-    optimiser takes. After each step masked weights are +0.0. Their gradients are masked before the
-    step, so that they do not contribute to gradient clipping and gather no moments. An update
-    prunes the weights of smallest magnitude in each layer and grows exactly as many
+    Alternatively call ``sparsity.attach(optimizer)`` once, which makes both calls around every step
+    of the optimiser. After each step masked weights are +0.0. Their gradients are masked before the
+    step, so that they do not contribute to gradient clipping and their moments stay zero.
+
+    An update prunes the weights of smallest magnitude in each layer and grows exactly as many
     (:func:`prune_and_grow`): ``round(rate * active)``, but at most the number of masked weights.
-    Their moments are reset, and grown weights start at zero. Frozen weights do not change.
+    The moments of pruned and grown weights are reset, and grown weights start at zero. Frozen
+    weights do not change.
 
-    With ``structure='2:4'`` every linear layer with a number of inputs divisible by 4 keeps
-    two weights of every four, so that its density is one half whatever ``sparsity`` is.
-    ``sparsity`` and ``allocation`` then apply to the other layers only: convolutions and
-    linear layers of other widths, which are unstructured. Counts are over all layers.
+    With ``structure='2:4'`` every linear layer whose number of inputs is divisible by 4 keeps two
+    weights of every four. Its density is one half, whatever ``sparsity`` is. ``sparsity`` and
+    ``allocation`` then apply only to the other layers, which are unstructured: convolutions and
+    linear layers of other widths. Counts include all layers.
 
     Args:
         parameters (Mapping[str, nn.Parameter]): From :func:`select_targets`, on the device
-            they are trained on.
-        sparsity (float, optional): Share of the weights to mask, in [0, 1). Required unless
-            ``init`` gives the masks.
-        allocation (str or Mapping): How to distribute it over layers, see :func:`allocate`.
+            that they are trained on.
+        sparsity (float, optional): Share of the weights to mask, in [0, 1). Required for ``init``
+            ``random`` and ``scores``.
+        allocation (str or Mapping): Distribution of the active weights over the layers, see
+            :func:`allocate`.
         update (Mapping or UpdateRule, optional): Settings of :class:`UpdateRule`.
         mode (str): ``dynamic``, or ``fixed`` to keep the first masks.
-        init (str, Mapping or None): The first masks. ``random``: random masks with the number of
-            active weights allocated to each layer, as in the paper. ``scores``: the highest
-            scores of each layer; with ``snip`` these are the highest of the whole network.
-            ``from_weights``: weights that are not zero. A mapping: boolean masks by name. None:
-            all weights active, until :meth:`load_state_dict`.
+        init (str, Mapping or None): The first masks. ``random``: random masks with the allocated
+            number of active weights in each layer, as in the paper. ``scores``: the weights with
+            the highest scores in each layer; with ``snip`` these are the highest scores of the
+            whole network. ``from_weights``: weights that are not zero are active. A mapping:
+            boolean masks by name. None: all weights are active until :meth:`load_state_dict`.
         scores (Mapping[str, Tensor], optional): For ``allocation='snip'`` or
             ``init='scores'``, see :func:`snip_scores`.
         structure (str): ``unstructured`` or ``2:4``.
-        seed (int): Seed of the random masks and of random growth; the same on every rank.
+        seed (int): Seed of random masks and random growth; the same on every rank.
         total_steps (int, optional): Optimiser steps of the whole training. Mode ``dynamic`` needs
             it unless the rate is constant and ``stop_at`` is not a share of the training.
 
@@ -130,8 +131,14 @@ class DynamicSparsity:
             if structure == '2:4'
             else set()
         )
-        self.masks = SparseMasks(parameters, self._first_masks(parameters, init, scores))
-        if init is not None:
+        if init is None:
+            self.masks = SparseMasks(parameters)
+        else:
+            if not isinstance(init, Mapping):
+                init = initial_masks(
+                    parameters, init, sparsity, allocation, scores, self._two_four, seed
+                )
+            self.masks = SparseMasks(parameters, init)
             self._check_two_four()
         self._explored = {name: self.masks[name] for name in self.masks.masked}
         self._growth = GROWTHS[self.rule.grow]()
@@ -139,62 +146,22 @@ class DynamicSparsity:
         self.masks.apply_()
         self.masks.verify_across_ranks()
 
-    def _first_masks(self, parameters, init, scores) -> dict[str, Tensor]:
-        if init is None:
-            return {}
-        if isinstance(init, Mapping):
-            return dict(init)
-        if init == 'from_weights':
-            return {name: self._nonzero(name, p.detach()) for name, p in parameters.items()}
-        if init == 'scores':
-            for name, parameter in parameters.items():
-                if scores is None or name not in scores or scores[name].shape != parameter.shape:
-                    raise ValueError(
-                        f"init='scores' needs the scores of {name!r}, of shape "
-                        f'{tuple(parameter.shape)}'
-                    )
-        sparsity, allocation = self._settings['sparsity'], self._settings['allocation']
-        others = {name: p for name, p in parameters.items() if name not in self._two_four}
-        counts = allocate(others, sparsity, allocation, scores) if others else {}
-        masks = {}
-        for name, parameter in parameters.items():
-            if counts.get(name) == parameter.numel():
-                continue
-            if init == 'scores':
-                priority = -scores[name].detach().reshape(-1)
-            else:
-                stream = random_stream(self.seed, 0, name)
-                priority = torch.rand(parameter.numel(), generator=stream)
-            if name in self._two_four:
-                mask = lowest_of_groups(priority, KEPT)
-            else:
-                mask = lowest(priority, counts[name])
-            masks[name] = mask.reshape(parameter.shape)
-        return masks
-
-    def _nonzero(self, name: str, weights: Tensor) -> Tensor:
-        if name in self._two_four and is_two_four(weights):
-            # A grown weight that is still zero cannot be found in its group; any zero serves.
-            mask = lowest_of_groups(-weights.reshape(-1).abs(), KEPT)
-            return mask.reshape(weights.shape)
-        return active_weights(weights)
-
     def _check_two_four(self) -> None:
         for name in self.masks.parameters:
             if name not in self._two_four:
                 continue
             if (self.masks[name].reshape(-1, GROUP).sum(1) != KEPT).any():
                 raise ValueError(
-                    f"structure='2:4' keeps exactly two of every four weights, but the mask of "
-                    f'{name!r} does not'
+                    f"structure='2:4' needs masks that keep exactly two of every four weights, but "
+                    f'the mask of {name!r} does not'
                 )
 
-    # -- in the training loop --------------------------------------------------------------
+    # -- training loop ---------------------------------------------------------------------
 
     def before_step(self) -> None:
-        """Mask the gradients, between the backward pass and gradient clipping.
+        """Mask the gradients; call it between the backward pass and gradient clipping.
 
-        Gradients must have been averaged over the ranks and, with a loss scaler, unscaled.
+        Before that, gradients must be averaged over the ranks and, with a loss scaler, unscaled.
         """
         if self.mode == 'dynamic':
             self._growth.observe(self._evolving(), self.is_due(self.steps + 1))
@@ -202,24 +169,24 @@ class DynamicSparsity:
         self._ready = True
 
     def step(self, optimizer: torch.optim.Optimizer | None = None) -> Update | None:
-        """Mask the weights and, if an update is due, prune and grow; after the optimiser.
+        """Mask the weights and, if an update is due, prune and grow; call it after the optimiser.
 
-        Call it once for each step that the optimiser takes.
+        Call it once for each step of the optimiser.
 
         Args:
             optimizer (Optimizer, optional): Its moments of pruned and grown weights are reset.
 
         Returns:
-            Update or None: What changed, if this step was followed by an update.
+            Update or None: The update, if one was due.
 
         Raises:
-            RuntimeError: If :meth:`before_step` was not called, or the masks of several
-                processes differ after an update.
+            RuntimeError: If :meth:`before_step` was not called, or if the masks differ between
+                ranks after an update.
         """
         if not self._ready:
             raise RuntimeError(
-                'before_step() must be called between the backward pass and the step of the '
-                'optimiser, or attach() once before training'
+                'DynamicSparsity.before_step() must be called between the backward pass and the '
+                'step of the optimiser; or call attach() once before training'
             )
         self._ready = False
         self.steps += 1
@@ -235,15 +202,15 @@ class DynamicSparsity:
     ) -> list:
         """Call :meth:`before_step` and :meth:`step` around every step of an optimiser.
 
-        Steps that a loss scaler skips do not count. Where gradients are clipped, call
-        :meth:`before_step` before clipping nevertheless; it is not repeated then.
+        Steps that a loss scaler skips do not count. If gradients are clipped, you must still call
+        :meth:`before_step` before clipping; it is then not called again.
 
         Args:
-            optimizer (Optimizer): Of the weights.
+            optimizer (Optimizer): The optimiser of the weights.
             on_update (Callable, optional): Called with each :class:`Update`.
 
         Returns:
-            list: Two handles whose ``remove()`` undoes this.
+            list: Two handles; ``remove()`` of both undoes this.
         """
 
         def before(*_):
@@ -251,8 +218,8 @@ class DynamicSparsity:
                 self.before_step()
 
         def after(optimizer, *_):
-            # Fused optimisers are called even if the loss scaler found infinite gradients, and
-            # skip the step themselves.
+            # A fused optimiser is called even if the loss scaler found infinite gradients. It then
+            # skips the step itself.
             found_inf = getattr(optimizer, 'found_inf', None)
             if found_inf is not None and float(found_inf) > 0:
                 self._ready = False
@@ -267,7 +234,7 @@ class DynamicSparsity:
         ]
 
     def is_due(self, step: int) -> bool:
-        """Return whether the masks change after optimiser step ``step``, counted from 1."""
+        """Return whether the masks are updated after optimiser step ``step``, counted from 1."""
         return self.mode == 'dynamic' and self.rule.is_due(step, self.total_steps)
 
     @property
@@ -278,8 +245,8 @@ class DynamicSparsity:
     def apply_to(self, module: nn.Module, prefix: str = '') -> None:
         """Mask a copy of the network by name, see :meth:`SparseMasks.apply_to`.
 
-        For an average of the weights it is enough to call this at the start and after each
-        update, because in between the average of zeros stays zero.
+        For an average of the weights it suffices to call this at the start and after each
+        update, because an average of zeros stays zero in between.
         """
         self.masks.apply_to(module, prefix)
 
@@ -352,13 +319,13 @@ class DynamicSparsity:
             for name, p in self.masks.parameters.items()
         ]
 
-    # -- storing ---------------------------------------------------------------------------
+    # -- saving and loading ----------------------------------------------------------------
 
     def state_dict(self) -> dict:
-        """Return everything that a resumed training needs, in tensors and plain values.
+        """Return everything that a resumed training needs, as tensors and plain values.
 
-        Masks and explored weights take one bit per weight. Random growth depends on seed, step
-        and name alone, so that it needs no state of a random generator.
+        Masks and explored weights take one bit per weight. Random growth depends only on seed, step
+        and name, so that no state of a random generator is needed.
         """
         return dict(
             settings=dict(self._settings),
@@ -372,14 +339,17 @@ class DynamicSparsity:
         )
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Load what :meth:`state_dict` returned, and set masked weights to zero.
+        """Load a state of :meth:`state_dict`, and set masked weights to zero.
 
-        The weights of the network and the state of the optimiser are restored elsewhere. The
-        settings of the updates stay those of this object, except the seed.
+        The weights of the network and the state of the optimiser must be restored separately. The
+        settings of the updates do not change, but the seed is that of the saved state.
+
+        Args:
+            state (Mapping): From :meth:`state_dict`.
 
         Raises:
-            ValueError: Naming the differences in network, targets, sparsity, allocation or
-                structure. This object is unchanged then.
+            ValueError: If network, targets, sparsity, allocation or structure differ, naming the
+                differences. This object does not change then.
         """
         differences = self.masks.differences(state)
         for key, value in self._settings.items():
@@ -387,7 +357,9 @@ class DynamicSparsity:
             if saved != value:
                 differences.append(f'{key} is {saved!r} in the saved state and {value!r} here')
         if differences:
-            raise ValueError('the saved sparsity differs from this one: ' + '; '.join(differences))
+            raise ValueError(
+                'the saved dynamic sparsity does not fit this training: ' + '; '.join(differences)
+            )
         self.masks.load_state_dict(state)
         self.steps, self.seed = state['steps'], state['seed']
         parameters = self.masks.parameters

@@ -1,4 +1,4 @@
-"""Prune and grow: which weights are masked and which become active in an update."""
+"""Pruning and growing: which weights an update masks, and which it makes active."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .selection import lowest, random_stream
 from .semi_structured import GROUP, KEPT, lowest_of_groups
 
-#: Decay of the moving average of dense gradients of ``momentum``.
+#: Decay of the moving average of gradients in :class:`MomentumGrowth`.
 MOMENTUM = 0.9
 
 
@@ -17,17 +17,17 @@ def prune_and_grow(
 ) -> Tensor:
     """Prune the weights of smallest magnitude and grow as many masked weights.
 
-    Only weights that were masked before the update are grown, so a pruned weight does not return
-    in the same update. With ``two_four`` every group of four gets back as many weights as it lost.
-    Equal values are taken in the order of their index.
+    Only weights that were masked before the update are grown, so that no weight is pruned and
+    grown in the same update. With ``two_four`` every group of four grows as many weights as it
+    lost. Among equal values the lowest index comes first.
 
     Args:
         weights (Tensor): Of shape (N,).
         mask (Tensor): Boolean, of shape (N,), True where a weight is active.
-        moves (int): Number of weights to prune and to grow; at most the number of active and of
-            masked weights.
+        moves (int): Number of weights to prune and to grow; at most the number of active weights
+            and at most the number of masked weights.
         priority (Tensor): Of shape (N,); the weights with the lowest values grow.
-        two_four (bool): Keep two of every four.
+        two_four (bool): Keep two weights of every four.
 
     Returns:
         Tensor: The new mask, of shape (N,).
@@ -44,41 +44,44 @@ def prune_and_grow(
 
 
 class GrowthRule:
-    """Which masked weights become active: the interface of the rules below."""
+    """Which masked weights become active: interface of the growth rules."""
 
     def observe(self, weights: Sequence[tuple[str, nn.Parameter]], due: bool) -> None:
-        """Look at the dense gradients before they are masked.
+        """Record the gradients, which are not masked yet.
 
         Args:
-            weights (Sequence): Names and weights with their ``.grad``.
+            weights (Sequence): Names and weights, with their ``.grad``.
             due (bool): Whether an update follows this step of the optimiser.
         """
 
     def priority(self, name: str, weights: Tensor, seed: int, step: int) -> Tensor:
-        """Return values of shape (N,) of a weight tensor; the lowest grow first.
+        """Return a value for each weight of a tensor; the weights with the lowest values grow.
 
         Args:
             name (str): Name of the weight tensor.
-            weights (Tensor): The weights, N in all.
-            seed (int): Seed of the training.
+            weights (Tensor): The N weights, of any shape.
+            seed (int): Seed of random growth.
             step (int): Step of the optimiser.
+
+        Returns:
+            Tensor: Of shape (N,).
         """
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what a resumed training needs, by the name of the weight tensor."""
+        """Return what a resumed training needs, by name of the weight tensor."""
         return {}
 
     def load_state_dict(
         self, state: Mapping[str, Tensor], weights: Mapping[str, nn.Parameter]
     ) -> None:
-        """Load what :meth:`state_dict` returned, for these weights."""
+        """Load a state of :meth:`state_dict`, for these weights."""
 
 
 class RandomGrowth(GrowthRule):
     """Grow uniformly at random, as SLaK and SET do (paper, section 4; Mocanu et al. 2018).
 
-    The random values depend on seed, step and name alone, so that every rank draws the same.
+    The random values depend only on seed, step and name, so that all ranks draw the same.
     """
 
     def priority(self, name: str, weights: Tensor, seed: int, step: int) -> Tensor:
@@ -88,13 +91,16 @@ class RandomGrowth(GrowthRule):
 
 
 class GradientGrowth(GrowthRule):
-    """Grow the weights of largest gradient at the step of the update (RigL, Evci et al. 2020)."""
+    """Grow the weights with the largest gradients in the step of the update.
+
+    Source: RigL, Evci et al. 2020.
+    """
 
     def __init__(self):
         self._gradients: dict[str, Tensor] = {}
 
     def observe(self, weights: Sequence[tuple[str, nn.Parameter]], due: bool) -> None:
-        """Keep the gradients of a step that is followed by an update."""
+        """Record the gradients of a step that an update follows."""
         if due:
             self._gradients = {
                 name: p.grad.detach().clone() for name, p in weights if p.grad is not None
@@ -106,9 +112,11 @@ class GradientGrowth(GrowthRule):
 
 
 class MomentumGrowth(GrowthRule):
-    """Grow the weights of largest average gradient (after Dettmers and Zettlemoyer 2019).
+    """Grow the weights with the largest average gradients.
 
-    The moving average has a decay of 0.9 and takes four bytes for each weight.
+    The moving average has a decay of 0.9 and takes four bytes per weight.
+
+    Source: similar to sparse momentum, Dettmers and Zettlemoyer 2019.
     """
 
     def __init__(self):
@@ -151,7 +159,8 @@ GROWTHS = {'random': RandomGrowth, 'gradient': GradientGrowth, 'momentum': Momen
 
 
 def _negative_magnitude(gradient: Tensor | None, weights: Tensor) -> Tensor:
-    if gradient is None:  # the loss did not depend on these weights
+    if gradient is None:
+        # The loss does not depend on these weights.
         return torch.zeros(weights.numel(), device=weights.device)
     return -gradient.reshape(-1).float().abs().nan_to_num(nan=0.0)
 
@@ -159,13 +168,13 @@ def _negative_magnitude(gradient: Tensor | None, weights: Tensor) -> Tensor:
 def reset_moments_(
     optimizer: torch.optim.Optimizer, parameter: nn.Parameter, where: Tensor
 ) -> None:
-    """Reset the state that an optimiser has of some weights, in place.
+    """Set the state of an optimiser for some of the weights to zero, in place.
 
     Args:
-        optimizer (Optimizer): Any optimiser. Every tensor of its state with the shape of the
-            parameter is set to zero: Adam's moments, the momentum buffer of SGD and the like.
+        optimizer (Optimizer): Any optimiser. The moments of Adam, the momentum buffer of SGD and
+            all other tensors of its state that have the shape of the parameter are reset.
         parameter (nn.Parameter): The weights.
-        where (Tensor): Boolean, of the parameter's shape.
+        where (Tensor): Boolean, of the parameter's shape; True where to reset.
     """
     for value in optimizer.state.get(parameter, {}).values():
         if isinstance(value, Tensor) and value.shape == parameter.shape:

@@ -1,4 +1,4 @@
-"""Masks of weights: keeping masked weights at zero, counting and storing."""
+"""Masks of weights: keeping masked weights at zero, counting active ones, saving and loading."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,25 +10,26 @@ from torch import Tensor, nn
 from .selection import short_hash
 from .targets import active_weights
 
-# Integers as wide as a weight: masking is a bitwise AND with all ones or all zeros.
+# Integer dtypes by the size of a weight in bytes. Masking is a bitwise AND with all ones or all
+# zeros.
 _WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class SparseMasks:
-    """One boolean mask for each selected weight tensor of a network, True where active.
+    """One boolean mask for each selected weight tensor of a network, True where it is active.
 
     A weight tensor whose mask is True everywhere is dense: it is counted, but no mask is stored
     for it and masking costs nothing.
 
     Masking is a bitwise AND with the bits of the weights. A masked weight becomes +0.0 even if it
-    was infinite or NaN, unlike in a product with 0. On CPUs the masks are stored as wide as the
-    weights, which is several times faster there than one byte per weight (``masked_fill_`` is
-    slower still); on accelerators they take one byte per weight.
+    was infinite or NaN, unlike in a product with 0. On CPUs a mask takes as many bytes as the
+    weights, which is several times faster than one byte per weight (and ``masked_fill_`` is even
+    slower). On accelerators it takes one byte per weight.
 
     Args:
         parameters (Mapping[str, nn.Parameter]): From :func:`select_targets`.
-        masks (Mapping[str, Tensor], optional): Boolean masks of the parameters' shapes; a
-            parameter without one is dense.
+        masks (Mapping[str, Tensor], optional): Boolean masks of the parameters' shapes. A
+            parameter without a mask is dense.
 
     Raises:
         ValueError: If a mask belongs to no parameter or has another shape than its own.
@@ -47,7 +48,7 @@ class SparseMasks:
 
     @classmethod
     def from_weights(cls, parameters: Mapping[str, nn.Parameter]) -> 'SparseMasks':
-        """Mask the weights that are zero, see :func:`active_weights`."""
+        """Make masks of the weights that are zero, see :func:`active_weights`."""
         return cls(parameters, {name: active_weights(p) for name, p in parameters.items()})
 
     def __getitem__(self, name: str) -> Tensor:
@@ -56,17 +57,15 @@ class SparseMasks:
             return torch.ones_like(
                 self.parameters[name], dtype=torch.bool, memory_format=torch.contiguous_format
             )
-        return (self._words[name] != 0).contiguous()
+        return self._words[name].bool().contiguous()
 
     def __setitem__(self, name: str, mask: Tensor) -> None:
         if name not in self.parameters:
-            raise ValueError(
-                f'there is a mask for {name!r}, which is not one of the selected weights'
-            )
+            raise ValueError(f'masks must belong to selected weights, got a mask for {name!r}')
         parameter = self.parameters[name]
         if mask.shape != parameter.shape:
             raise ValueError(
-                f'the mask of {name!r} must have the shape {tuple(parameter.shape)} of the '
+                f'the mask of {name!r} must have shape {tuple(parameter.shape)}, that of the '
                 f'weights, got {tuple(mask.shape)}'
             )
         kept = int(mask.count_nonzero())
@@ -76,7 +75,7 @@ class SparseMasks:
             return
         self._words[name] = _as_words(mask.to(parameter.device, torch.bool), parameter)
 
-    # -- keeping weights at zero -----------------------------------------------------------
+    # -- masking ---------------------------------------------------------------------------
 
     def apply_(self) -> None:
         """Set every masked weight to +0.0, in place."""
@@ -86,8 +85,8 @@ class SparseMasks:
     def mask_gradients_(self) -> None:
         """Set the gradient of every masked weight to +0.0, in place.
 
-        Between the backward pass and gradient clipping, this makes the gradient that of the
-        sparse network: masked weights do not contribute to the norm and gather no moments.
+        If this is called between the backward pass and gradient clipping, masked weights do not
+        contribute to the norm of the gradient, and their moments stay zero.
         """
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
@@ -97,11 +96,12 @@ class SparseMasks:
         """Set the masked weights of a copy of the network, such as its average, to +0.0.
 
         Args:
-            module (nn.Module): Has a parameter of every masked name, ``prefix`` removed.
-            prefix (str): What the names here have before those of ``module``.
+            module (nn.Module): Has a parameter for every mask, with the name of the mask without
+                ``prefix``.
+            prefix (str): Removed from the names of the masks.
 
         Raises:
-            ValueError: Naming the first masked weight that ``module`` lacks or has in another
+            ValueError: Naming the first masked weight that ``module`` lacks or that has another
                 shape.
         """
         copies = dict(module.named_parameters(remove_duplicate=False))
@@ -123,8 +123,8 @@ class SparseMasks:
         if words.device != values.device:
             words = words.to(values.device)
             if values is self.parameters[name]:
-                # The network was moved to another device; the masks follow it.
-                self._words[name] = words = _as_words(words != 0, values)
+                # The network was moved to another device, so the mask is moved for good.
+                self._words[name] = words = _as_words(words.bool(), values)
         values.detach().view(_WORDS[values.element_size()]).bitwise_and_(words)
 
     # -- counting --------------------------------------------------------------------------
@@ -141,33 +141,33 @@ class SparseMasks:
 
     @property
     def numel(self) -> int:
-        """Number of selected weights, zeros and dense layers included."""
+        """Number of selected weights, masked ones and dense layers included."""
         return sum(p.numel() for p in self.parameters.values())
 
     @property
-    def nonzero(self) -> int:
-        """Number of selected weights that are active."""
+    def active(self) -> int:
+        """Number of selected weights that are active, dense layers included."""
         return sum(self._kept.values())
 
     @property
     def sparsity(self) -> float:
         """Share of the selected weights that are masked, in [0, 1]."""
-        return 1 - self.nonzero / max(1, self.numel)
+        return 1 - self.active / max(1, self.numel)
 
     def kept(self, name: str) -> int:
-        """Number of active weights of one parameter."""
+        """Return the number of active weights of one parameter."""
         return self._kept[name]
 
     def density(self, name: str) -> float:
-        """Share of the weights of one parameter that are active, in [0, 1]."""
+        """Return the share of the weights of one parameter that are active, in [0, 1]."""
         return self._kept[name] / max(1, self.parameters[name].numel())
 
     def checksums(self) -> dict[str, str]:
-        """64 bits over name, shape and mask of each parameter, the same in every process."""
+        """Return a 64-bit checksum of name, shape and mask of each parameter, by name."""
         return {name: self._checksum(name) for name in self.parameters}
 
     def checksum(self) -> str:
-        """64 bits over all of :meth:`checksums`."""
+        """Return a 64-bit checksum of all masks, the same in every process."""
         return short_hash(*(text for pair in self.checksums().items() for text in pair))
 
     def _checksum(self, name: str) -> str:
@@ -176,9 +176,7 @@ class SparseMasks:
         return short_hash(name, shape, packed)
 
     def verify_across_ranks(self) -> None:
-        """Check that all processes of ``torch.distributed`` hold the same masks.
-
-        Without several processes there is nothing to check.
+        """Check that all processes of ``torch.distributed`` have the same masks.
 
         Raises:
             RuntimeError: In every process, naming the first parameter whose masks differ.
@@ -192,53 +190,64 @@ class SparseMasks:
             for rank, other in enumerate(gathered):
                 if other.get(name) != gathered[0][name]:
                     raise RuntimeError(
-                        f'the mask of {name!r} differs between rank 0 ({gathered[0][name]}) and '
-                        f'rank {rank} ({other.get(name)}); training would diverge between ranks'
+                        f'the mask of {name!r} differs between rank 0 (checksum '
+                        f'{gathered[0][name]}) and rank {rank} ({other.get(name)}); all ranks must '
+                        'train with the same seed and settings'
                     )
         for rank, other in enumerate(gathered):
             for name in other:
                 if name not in gathered[0]:
                     raise RuntimeError(
-                        f'{name!r} is a selected weight on rank {rank}, but not on rank 0'
+                        f'{name!r} is one of the selected weights on rank {rank}, but not on rank 0'
                     )
 
-    # -- storing ---------------------------------------------------------------------------
+    # -- saving and loading ----------------------------------------------------------------
 
     def state_dict(self) -> dict:
-        """Return shapes of all selected weights, and masks of one bit per weight on the CPU."""
+        """Return the shapes of all selected weights, and the masks with one bit per weight."""
         return dict(
             shapes={name: list(p.shape) for name, p in self.parameters.items()},
             packed={name: pack_mask(self[name]) for name in self.masked},
         )
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Load the masks of :meth:`state_dict` of the same selection of weights.
+        """Load a state of :meth:`state_dict` of the same selected weights.
+
+        Args:
+            state (Mapping): From :meth:`state_dict`.
 
         Raises:
             ValueError: Naming the weights that are missing, unknown or of another shape. The masks
-                are unchanged then.
+                do not change then.
         """
         differences = self.differences(state)
         if differences:
             raise ValueError(
-                'the masks were saved for other weights than these: ' + '; '.join(differences)
+                'the saved masks do not fit the selected weights: ' + '; '.join(differences)
             )
         masks = unpack_masks(state)
         for name, parameter in self.parameters.items():
             self[name] = masks.get(name, torch.ones(parameter.shape, dtype=torch.bool))
 
     def differences(self, state: Mapping) -> list[str]:
-        """List how the weights of a saved state differ from these; empty if they do not."""
+        """Describe how the weights of a saved state differ from the selected weights.
+
+        Args:
+            state (Mapping): From :meth:`state_dict`.
+
+        Returns:
+            list[str]: One text for each kind of difference; empty if there is none.
+        """
         saved, found = state['shapes'], {}
         for name in saved:
             if name not in self.parameters:
-                found.setdefault('saved, but not among the targets here', []).append(name)
+                found.setdefault('selected only in the saved state', []).append(name)
         for name, parameter in self.parameters.items():
             if name not in saved:
-                found.setdefault('a target here, but not saved', []).append(name)
+                found.setdefault('missing in the saved state', []).append(name)
             elif list(parameter.shape) != list(saved[name]):
-                text = f'{name} {tuple(saved[name])} here {tuple(parameter.shape)}'
-                found.setdefault('saved with another shape', []).append(text)
+                shapes = f'{tuple(saved[name])} in the saved state, {tuple(parameter.shape)} here'
+                found.setdefault('of another shape', []).append(f'{name} ({shapes})')
         return [f'{what}: {_listed(names)}' for what, names in found.items()]
 
 
@@ -249,36 +258,51 @@ def pack_mask(mask: Tensor) -> Tensor:
         mask (Tensor): Boolean, of any shape.
 
     Returns:
-        Tensor: uint8 of shape (ceil(N / 8),) on the CPU, the first weight in the lowest bit.
+        Tensor: uint8 of shape (ceil(N / 8),) on the CPU for N weights. The first weight is in the
+        lowest bit of the first byte.
     """
     return torch.from_numpy(np.packbits(mask.cpu().numpy().ravel(), bitorder='little'))
 
 
 def unpack_mask(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """Unpack what :func:`pack_mask` packed.
+    """Unpack a mask of :func:`pack_mask`.
+
+    Args:
+        packed (Tensor): From :func:`pack_mask`.
+        shape (Sequence[int]): Shape of the mask.
+
+    Returns:
+        Tensor: The boolean mask, on the CPU.
 
     Raises:
-        ValueError: If ``packed`` is not as long as ``shape`` needs.
+        ValueError: If ``packed`` does not have the length that ``shape`` needs.
     """
     count = int(np.prod(shape))
     if packed.dtype != torch.uint8 or packed.numel() != -(-count // 8):
         raise ValueError(
-            f'a mask of shape {tuple(shape)} packs into {-(-count // 8)} bytes, got '
-            f'{packed.numel()} of {packed.dtype}'
+            f'a packed mask of shape {tuple(shape)} must have {-(-count // 8)} bytes, got '
+            f'{packed.numel()} elements of {packed.dtype}'
         )
     bits = np.unpackbits(packed.cpu().numpy(), count=count, bitorder='little')
     return torch.from_numpy(bits.astype(bool)).reshape(tuple(shape))
 
 
 def unpack_masks(state: Mapping) -> dict[str, Tensor]:
-    """Return the boolean masks in :meth:`SparseMasks.state_dict`, without dense weights."""
+    """Return the boolean masks in a state of :meth:`SparseMasks.state_dict`.
+
+    Args:
+        state (Mapping): From :meth:`SparseMasks.state_dict`.
+
+    Returns:
+        dict[str, Tensor]: By name, for the weights that are not dense.
+    """
     return {
         name: unpack_mask(packed, state['shapes'][name]) for name, packed in state['packed'].items()
     }
 
 
 def _as_words(mask: Tensor, like: Tensor) -> Tensor:
-    """Return all ones for True and all zeros for False, in the memory format of ``like``."""
+    """Return integers with all bits 1 for True and 0 for False, laid out in memory as ``like``."""
     dtype = _WORDS[like.element_size()] if like.device.type == 'cpu' else torch.int8
     return torch.empty_like(like, dtype=dtype, requires_grad=False).copy_(mask).neg_()
 

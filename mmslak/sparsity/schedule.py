@@ -1,9 +1,10 @@
-"""When the masks of dynamic sparsity are updated, and how many weights move."""
+"""The schedule of dynamic sparsity: when masks are updated, and how many weights move."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+from .checks import check_choice, check_count, check_number
 from .grow import GROWTHS
 
 SCHEDULES = ('cosine', 'linear', 'constant')
@@ -11,7 +12,7 @@ SCHEDULES = ('cosine', 'linear', 'constant')
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """When the masks are updated, how many weights move, and which rule grows them.
+    """Settings of the updates: when they happen, how many weights move, and which rule grows them.
 
     Steps are those of the optimiser, counted from 1. The adaptation rate decays over the whole
     training (paper, appendix G; Liu et al. 2021c):
@@ -21,14 +22,15 @@ class UpdateRule:
     - ``constant``: rate
 
     Args:
-        every (int): Steps between updates: at steps every, 2 * every and so on.
-        rate (float): Share of a layer's active weights to move at step 0, in [0, 1].
-        rate_min (float): The same at the end of training, at most ``rate``.
+        every (int): Adaptation frequency: number of steps between two updates.
+        rate (float): Adaptation rate at step 0: share of the active weights of a layer that are
+            pruned in an update, in [0, 1].
+        rate_min (float): Adaptation rate at the end of training, at most ``rate``.
         schedule (str): ``cosine``, ``linear`` or ``constant``.
         grow (str): ``random``, ``gradient`` or ``momentum``, see :mod:`mmslak.sparsity.grow`.
-        stop_at (int or float, optional): From this step on there are no more updates. A float is a
-            share of the training in (0, 1]. Default: the last step, because weights grown then
-            would never be trained.
+        stop_at (int or float, optional): There are no updates from this step on. A float is a
+            share of the training, in (0, 1]. Default: the last step, because weights that grow
+            after it would never be trained.
 
     Raises:
         ValueError: Naming the key, the value got and what is allowed.
@@ -43,14 +45,9 @@ class UpdateRule:
 
     def __post_init__(self):
         check_count('update.every', self.every)
-        if not _is_number(self.rate) or not 0 <= self.rate <= 1:
-            raise ValueError(f'update.rate must be in [0, 1], got {self.rate!r}')
-        if self.schedule != 'constant' and (
-            not _is_number(self.rate_min) or not 0 <= self.rate_min <= self.rate
-        ):
-            raise ValueError(
-                f'update.rate_min must be in [0, rate={self.rate}], got {self.rate_min!r}'
-            )
+        check_number('update.rate', self.rate, 0, 1)
+        if self.schedule != 'constant':
+            check_number('update.rate_min', self.rate_min, 0, self.rate, f'rate={self.rate}')
         check_choice('update.schedule', self.schedule, SCHEDULES)
         check_choice('update.grow', self.grow, tuple(GROWTHS))
         stop_at = self.stop_at
@@ -58,12 +55,12 @@ class UpdateRule:
             return
         if stop_at is not None and (not isinstance(stop_at, int) or stop_at < 0):
             raise ValueError(
-                f'update.stop_at must be a step, a share of the training in (0, 1] written as a '
-                f'float, or None, got {stop_at!r}'
+                f'update.stop_at must be a step (int), a share of the training in (0, 1] (float) '
+                f'or None, got {stop_at!r}'
             )
 
     def rate_at(self, step: int, total_steps: int | None) -> float:
-        """Return the rate at ``step`` of ``total_steps``, in [0, 1]."""
+        """Return the adaptation rate at ``step`` of ``total_steps``, in [0, 1]."""
         if self.schedule == 'constant':
             return self.rate
         progress = min(1.0, step / total_steps)
@@ -72,7 +69,7 @@ class UpdateRule:
         return self.rate_min + (self.rate - self.rate_min) / 2 * (1 + math.cos(math.pi * progress))
 
     def is_due(self, step: int, total_steps: int | None) -> bool:
-        """Return whether the masks change after optimiser step ``step``."""
+        """Return whether the masks are updated after optimiser step ``step``."""
         stop_at = total_steps if self.stop_at is None else self.stop_at
         if isinstance(stop_at, float):
             stop_at = stop_at * total_steps
@@ -80,7 +77,11 @@ class UpdateRule:
 
 
 def as_rule(update: Mapping | UpdateRule | None) -> UpdateRule:
-    """Return the rule of some settings.
+    """Return the rule with these settings.
+
+    Args:
+        update (Mapping or UpdateRule, optional): Arguments of :class:`UpdateRule`, or a rule.
+            Default: its default values.
 
     Raises:
         ValueError: For a key that is not a setting, or a value that is not allowed.
@@ -93,19 +94,3 @@ def as_rule(update: Mapping | UpdateRule | None) -> UpdateRule:
         if key not in allowed:
             raise ValueError(f'update takes {", ".join(allowed)}, got {key!r}')
     return UpdateRule(**update)
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def check_count(key: str, value) -> None:
-    """Raise a ValueError unless ``value`` is a positive integer."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f'{key} must be a positive integer, got {value!r}')
-
-
-def check_choice(key: str, value, allowed: tuple[str, ...]) -> None:
-    """Raise a ValueError unless ``value`` is one of the allowed ones."""
-    if value not in allowed:
-        raise ValueError(f'{key} must be one of {", ".join(map(repr, allowed))}, got {value!r}')

@@ -1,4 +1,4 @@
-"""Choosing weights: the lowest of some values, and random values that every process agrees on."""
+"""Choosing weights: the lowest values, and random values that are the same in every process."""
 
 import hashlib
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def lowest(values: Tensor, count: int) -> Tensor:
-    """Mark exactly ``count`` of the lowest values, lower indices first where values are equal.
+    """Mark exactly ``count`` of the lowest values. Among equal values lower indices come first.
 
     Args:
         values (Tensor): Of shape (N,); NaN counts as the highest.
@@ -27,14 +27,23 @@ def lowest(values: Tensor, count: int) -> Tensor:
 
 
 def random_stream(seed: int, step: int, name: str) -> torch.Generator:
-    """Make a generator that depends on its arguments alone: one for every rank and machine."""
+    """Return a random generator whose numbers are the same on every rank and machine.
+
+    Args:
+        seed (int): Seed of the training.
+        step (int): Step of the optimiser.
+        name (str): Name of the weight tensor.
+
+    Returns:
+        torch.Generator: A generator on the CPU, seeded from the three arguments only.
+    """
     generator = torch.Generator()
     generator.manual_seed(int(short_hash(str(seed), str(step), name)[:8], 16))
     return generator
 
 
 def short_hash(*parts: str | bytes) -> str:
-    """Return 64 bits of a hash of some texts as hexadecimal digits."""
+    """Return a 64-bit hash of some texts as 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
         part = part.encode() if isinstance(part, str) else part

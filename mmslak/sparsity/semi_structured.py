@@ -1,4 +1,4 @@
-"""2:4 sparsity: of every four weights along the input of a linear layer two are active."""
+"""2:4 sparsity: two of every four weights along the input of a linear layer are active."""
 
 from collections.abc import Sequence
 
@@ -9,30 +9,29 @@ from .targets import active_weights
 
 STRUCTURES = ('unstructured', '2:4')
 GROUP, KEPT = 4, 2
-#: Rows and columns must be multiples of these for all sparse kernels that PyTorch has for 16-bit
-#: weights.
+#: PyTorch's sparse kernels for 16-bit weights need rows and columns that are multiples of these.
 ROWS, COLUMNS = 32, 64
 
 
 def can_be_two_four(shape: Sequence[int]) -> bool:
-    """Return whether a linear layer of this shape has a multiple of four inputs."""
+    """Return whether a weight of this shape is of a linear layer with a multiple of 4 inputs."""
     return len(shape) == 2 and shape[1] % GROUP == 0
 
 
 def is_two_four(weights: Tensor) -> bool:
-    """Return whether at most two of every four weights along the input are not zero."""
+    """Return whether at most two of every four weights along the input are active."""
     if not can_be_two_four(weights.shape):
         return False
     return bool((active_weights(weights).reshape(-1, GROUP).sum(1) <= KEPT).all())
 
 
 def lowest_of_groups(values: Tensor, counts: Tensor | int) -> Tensor:
-    """Mark the lowest values of every four, lower indices first where values are equal.
+    """Mark the lowest values of every four. Among equal values lower indices come first.
 
     Args:
         values (Tensor): Of shape (N,), N divisible by 4.
-        counts (Tensor or int): How many to mark in each group, of shape (N / 4,) or one for
-            all.
+        counts (Tensor or int): Number of values to mark in each group, of shape (N / 4,), or one
+            number for all groups.
 
     Returns:
         Tensor: Boolean, of shape (N,).
@@ -47,9 +46,9 @@ def lowest_of_groups(values: Tensor, counts: Tensor | int) -> Tensor:
 def to_semi_structured(model: nn.Module) -> list[str]:
     """Store the 2:4 linear layers of a trained model in PyTorch's semi-structured format.
 
-    This is for inference on a GPU with sparse tensor cores (compute capability 8.0 and later). The
-    outputs equal those of the masked dense layers up to rounding. Layers whose weights are not 2:4
-    or whose sizes are not multiples of 32 outputs and 64 inputs do not change.
+    This is for inference on a GPU with sparse tensor cores (compute capability 8.0 or later). The
+    outputs equal those of the masked dense layers up to rounding. A layer changes only if its
+    weights are 2:4 and it has a multiple of 32 outputs and a multiple of 64 inputs.
 
     Args:
         model (nn.Module): On the GPU, in half precision or bfloat16; changed in place.
@@ -66,7 +65,7 @@ def to_semi_structured(model: nn.Module) -> list[str]:
         device = layer.weight.device
         if device.type != 'cuda' or torch.cuda.get_device_capability(device) < (8, 0):
             raise RuntimeError(
-                'semi-structured sparsity needs a model on an NVIDIA GPU of compute capability '
+                'semi-structured sparsity needs a model on an NVIDIA GPU with compute capability '
                 f'8.0 or later, but {name!r} is on {device}'
             )
     ready = [
@@ -79,8 +78,8 @@ def to_semi_structured(model: nn.Module) -> list[str]:
     ]
     if not ready:
         raise ValueError(
-            f'none of the {len(layers)} linear layers has 2:4 weights of 16 bits and a multiple '
-            f'of {ROWS} outputs and {COLUMNS} inputs'
+            f'none of the {len(layers)} linear layers has 2:4 weights of 16 bits, a multiple of '
+            f'{ROWS} outputs and a multiple of {COLUMNS} inputs'
         )
     for name in ready:
         layer = layers[name]

@@ -1,4 +1,4 @@
-"""SNIP: scores of weights by the sensitivity of the loss to them (Lee et al. 2019)."""
+"""SNIP: scores of the sensitivity of the loss to each weight (Lee et al. 2019)."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -11,20 +11,22 @@ from torch import Tensor, nn
 def snip_scores(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], closure: Callable[[], Tensor]
 ) -> dict[str, Tensor]:
-    """Compute SNIP's connection sensitivity |g * w| of weights (Lee et al. 2019).
+    """Compute SNIP's connection sensitivity |g * w| of weights.
 
-    The gradient g is averaged over the processes of ``torch.distributed`` first, where there
-    are several. The model is left as it was: no ``.grad``, the buffers (statistics of batch
-    norms), training flags and PyTorch's random state as before.
+    With several processes of ``torch.distributed`` the gradient g is first averaged over them. The
+    model does not change: its ``.grad``, its buffers (statistics of batch norms), its training
+    flags and PyTorch's random state are the same afterwards.
+
+    Source: Lee et al. 2019.
 
     Args:
         model (nn.Module): The network itself, not its distributed wrapper.
-        parameters (Mapping[str, nn.Parameter]): The weights to score; one that is frozen or
-            has no influence on the loss scores 0.
+        parameters (Mapping[str, nn.Parameter]): The weights to score. A weight that is frozen or
+            does not influence the loss has the score 0.
         closure (Callable): Runs the model on one batch and returns the loss, a scalar.
 
     Returns:
-        dict[str, Tensor]: Scores of the parameters' shapes and dtypes.
+        dict[str, Tensor]: Scores by name, with the shapes and dtypes of the parameters.
     """
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     training = [(module, module.training) for module in model.modules()]
@@ -36,13 +38,13 @@ def snip_scores(
         stack.enter_context(torch.enable_grad())
         found = torch.autograd.grad(closure(), list(trained.values()), allow_unused=True)
     gradients = dict(zip(trained, found, strict=True))
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     scores = {}
     for name, parameter in parameters.items():
         gradient = gradients.get(name)
         if gradient is None:
             gradient = torch.zeros_like(parameter)
-        if several:
+        if distributed:
             gradient = gradient.contiguous()
             dist.all_reduce(gradient)
             gradient = gradient / dist.get_world_size()
@@ -61,16 +63,20 @@ def _restore(buffers: list, training: list) -> None:
 def check_scores(shapes: Mapping[str, tuple], scores: Mapping[str, Tensor] | None) -> None:
     """Check the scores of weights for ``allocation='snip'``.
 
+    Args:
+        shapes (Mapping[str, tuple]): Shapes of the weights by name.
+        scores (Mapping[str, Tensor], optional): Their scores by name.
+
     Raises:
         ValueError: If scores are missing, of another shape, negative, not finite or all 0.
     """
     if scores is None:
-        raise ValueError("allocation='snip' needs the scores of the weights, got none")
+        raise ValueError("allocation='snip' needs scores, such as those of snip_scores(), got None")
     for name, shape in shapes.items():
         if name not in scores or tuple(scores[name].shape) != shape:
-            got = tuple(scores[name].shape) if name in scores else 'none'
-            raise ValueError(f'scores of {name!r} must have its shape {shape}, got {got}')
+            got = tuple(scores[name].shape) if name in scores else 'no scores'
+            raise ValueError(f'scores of {name!r} must have shape {shape}, got {got}')
         if not torch.isfinite(scores[name]).all() or (scores[name] < 0).any():
-            raise ValueError(f'scores of {name!r} must be finite and at least 0, as |g * w| is')
+            raise ValueError(f'scores of {name!r} must be finite and at least 0, like |g * w|')
     if not any((scores[name] > 0).any() for name in shapes):
-        raise ValueError('scores must not all be 0: the loss depends on none of the weights')
+        raise ValueError('scores must not all be 0; the loss does not depend on any of the weights')

@@ -5,16 +5,16 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-#: A depth-wise kernel with a side of at least this many weights is a large kernel: the tall and
-#: the wide (or the one large) kernel of the spatial mixing, but not the 5 x 5 kernel beside them.
+#: A depth-wise kernel with a side of at least this size is a large kernel. In SLaK these are the
+#: tall and the wide kernel of the spatial mixing (or its only large kernel), but not the 5 x 5 one.
 LARGE_KERNEL = 7
 TARGETS = ('all', 'large_kernels')
 
 
 def active_weights(weights: Tensor) -> Tensor:
-    """Return which weights are active where no mask was saved: those that are not zero.
+    """Return which weights are active if no mask was saved: those that are not zero.
 
-    A weight that was grown and is still zero is lost; saved masks lose none.
+    A weight that was grown and is still zero counts as masked here. Saved masks are exact.
 
     Args:
         weights (Tensor): Of any shape.
@@ -28,23 +28,24 @@ def active_weights(weights: Tensor) -> Tensor:
 def select_targets(
     module: nn.Module, targets: str | dict = 'all', prefix: str = ''
 ) -> dict[str, nn.Parameter]:
-    """Select the weights that sparse training may mask.
+    """Select the maskable weights of a module: weights of convolutions and linear layers.
 
     Args:
         module (nn.Module): The network or a part of it.
         targets (str or dict): ``all`` (the weights of every convolution and linear layer),
             ``large_kernels`` (depth-wise kernels with a side of 7 or more), or
             ``dict(include=[...], exclude=[...])`` of shell patterns on the names with their
-            prefix; each of the two may be left out.
-        prefix (str): Added before every name, such as ``backbone.``.
+            prefix. Each of the two lists is optional.
+        prefix (str): Put before every name, such as ``backbone.``.
 
     Returns:
-        dict[str, nn.Parameter]: By name, in the order of the modules; of dimensions
-        (out, in) or (out, in / groups, kernel height, kernel width). A parameter shared by
-        several modules appears once, under its first name.
+        dict[str, nn.Parameter]: By name, in the order of the modules, of shape (out, in) or
+        (out, in / groups, kernel height, kernel width). A parameter that several modules share
+        appears once, under its first name.
 
     Raises:
-        ValueError: For unknown targets, a pattern that matches no weight, or no weight left.
+        ValueError: For unknown targets, a pattern that matches no weight, or targets that select
+            no weight.
     """
     layers: dict[str, nn.Module] = {}
     parameters: dict[str, nn.Parameter] = {}
@@ -67,10 +68,40 @@ def select_targets(
         )
     if not chosen:
         raise ValueError(
-            f'targets={targets!r} selects no weight of {type(module).__name__}; it must select '
-            f'at least one of its {len(parameters)} convolution and linear weights'
+            f'targets={targets!r} selects no weight of {type(module).__name__}; it must select at '
+            f'least one of its {len(parameters)} weights of convolutions and linear layers'
         )
     return {name: parameters[name] for name in chosen}
+
+
+def select_model_targets(model: nn.Module, targets: str | dict = 'all') -> dict[str, nn.Parameter]:
+    """Select the maskable weights of a classifier, detector or segmentor.
+
+    Args:
+        model (nn.Module): A model with ``backbone``; dicts of patterns need none.
+        targets (str or dict): As for :func:`select_targets`. ``all`` are the weights of the
+            backbone and of the head of a classifier; ``large_kernels`` are those of the backbone.
+            Patterns match the names in the whole model.
+
+    Returns:
+        dict[str, nn.Parameter]: By name in the model.
+
+    Raises:
+        ValueError: As for :func:`select_targets`, and if the model has no backbone.
+    """
+    if not isinstance(targets, str):
+        return select_targets(model, targets)
+    if not hasattr(model, 'backbone'):
+        raise ValueError(
+            f'targets={targets!r} needs a model with a backbone, but {type(model).__name__} has '
+            'none; use targets=dict(include=[...])'
+        )
+    parameters = select_targets(model.backbone, targets, 'backbone.')
+    # Only classifiers call their head `head`. The paper counts it as part of the sparse network;
+    # the heads of detectors and segmentors are dense.
+    if targets == 'all' and isinstance(getattr(model, 'head', None), nn.Module):
+        parameters.update(select_targets(model.head, 'all', 'head.'))
+    return parameters
 
 
 def _has_large_kernel(layer: nn.Module) -> bool:
@@ -93,7 +124,7 @@ def _match(targets: Mapping, names: list[str]) -> list[str]:
             if not found:
                 raise ValueError(
                     f'targets.{key} has the pattern {pattern!r}, which matches none of the '
-                    f'{len(names)} convolution and linear weights (such as {names[:1]})'
+                    f'{len(names)} weight names (the first is {next(iter(names), None)!r})'
                 )
             matches[key] |= found
     included = matches.get('include', set(names))

@@ -1,4 +1,4 @@
-"""Small networks, and one step of training, for the tests of this directory."""
+"""Small networks, their data and a training step, for the tests of this directory."""
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ OPTIMIZERS = {
 
 
 def small_network():
+    """Return a network for tests that do not train."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 6, 3),
@@ -22,6 +23,7 @@ def small_network():
 
 
 def network(seed=0):
+    """Return a network to train on :func:`batch`."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -35,6 +37,7 @@ def network(seed=0):
 
 
 def batch(step):
+    """Return images (4, 3, 8, 8) and labels of 10 classes that depend only on ``step``."""
     generator = torch.Generator().manual_seed(step)
     return torch.randn(4, 3, 8, 8, generator=generator), torch.randint(
         10, (4,), generator=generator
@@ -42,6 +45,7 @@ def batch(step):
 
 
 def train_step(model, optimizer, sparsity, step, clip=None):
+    """Train on the batch of ``step``, with gradient clipping if ``clip`` is given."""
     images, labels = batch(step)
     optimizer.zero_grad()
     nn.functional.cross_entropy(model(images), labels).backward()

@@ -1,4 +1,4 @@
-"""Allocation: exact totals, the published formulas, SNIP by hand."""
+"""Allocation: exact totals, the published formulas, and examples worked out by hand."""
 
 import math
 
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from mmslak.sparsity import allocate
 
 few = settings(max_examples=80, deadline=None, derandomize=True)
-
 
 shapes_of_networks = st.lists(
     st.one_of(
@@ -31,7 +30,7 @@ shapes_of_networks = st.lists(
     method=st.sampled_from(['uniform', 'erk', 'snip']),
     seed=st.integers(0, 99),
 )
-def test_the_global_sparsity_is_hit_exactly(shapes, sparsity, method, seed):
+def test_total_sparsity_is_exact(shapes, sparsity, method, seed):
     generator = torch.Generator().manual_seed(seed)
     scores = {n: torch.rand(shape, generator=generator) for n, shape in shapes.items()}
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
@@ -44,26 +43,26 @@ def test_the_global_sparsity_is_hit_exactly(shapes, sparsity, method, seed):
     assert list(kept) == list(shapes)
     assert all(isinstance(count, int) and 1 <= count <= sizes[n] for n, count in kept.items())
     assert sum(kept.values()) == total
-    nearly = [n for n in kept if 0.99 * sizes[n] < kept[n] < sizes[n]]
-    absorbing = [n for n in kept if kept[n] <= 0.99 * sizes[n]]
-    room = sum(kept[n] - 1 for n in absorbing)
-    # A layer between 99 % and 100 % is left only where the others cannot make up for it.
-    assert not nearly or room < sum(sizes[n] - kept[n] for n in nearly)
+    nearly_dense = [n for n in kept if 0.99 * sizes[n] < kept[n] < sizes[n]]
+    others = [n for n in kept if kept[n] <= 0.99 * sizes[n]]
+    room = sum(kept[n] - 1 for n in others)
+    # A layer keeps between 99 % and 100 % only if the other layers cannot compensate.
+    assert not nearly_dense or room < sum(sizes[n] - kept[n] for n in nearly_dense)
 
 
 @few
 @given(shapes=shapes_of_networks, sparsity=st.floats(0.02, 0.9))
-def test_uniform_is_the_same_density_to_within_a_weight(shapes, sparsity):
+def test_uniform_densities_are_equal_within_one_weight(shapes, sparsity):
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     if any((1 - sparsity) * size < 1 for size in sizes.values()) or any(
         (1 - sparsity) * size + 1 > 0.99 * size for size in sizes.values()
     ):
-        return  # one of the layers is cut to a weight or left dense
+        return  # a layer keeps a single weight or is left dense
     for name, count in allocate(shapes, sparsity, 'uniform').items():
         assert abs(count - (1 - sparsity) * sizes[name]) <= 1
 
 
-def test_erk_equals_the_formula_worked_by_hand():
+def test_erk_equals_the_formula():
     # Raw densities (in + out + height + width) / (in * out * height * width):
     #   wide   (40, 20)        60 / 800  = 0.075
     #   point  (10, 30)        40 / 300  = 0.1333...
@@ -79,7 +78,7 @@ def test_erk_equals_the_formula_worked_by_hand():
         assert count == pytest.approx(exact[name], abs=1)
 
 
-def test_erk_cuts_densities_at_one_and_shares_the_rest_out_again():
+def test_erk_cuts_densities_at_one_and_raises_the_others():
     # small (2, 3): 5 / 6; tall (4, 1, 5, 3): 13 / 60; large (30, 40): 70 / 1200. Half of 1266
     # is 633. scale = 633 / 88 = 7.19 puts small (5.99) and tall (1.56) above 1; without them
     # large gets 633 - 6 - 60 = 567.
@@ -87,8 +86,8 @@ def test_erk_cuts_densities_at_one_and_shares_the_rest_out_again():
     assert allocate(shapes, 0.5, 'erk') == {'small': 6, 'tall': 60, 'large': 567}
 
 
-def test_a_layer_above_99_percent_is_left_dense_and_the_others_absorb_it():
-    # SNIP: 995 of the 1000 of a, 205 of the 1000 of b are the top 1200.
+def test_layer_above_99_percent_is_left_dense_and_others_compensate():
+    # The 1200 highest scores are 995 of the 1000 of a and 205 of the 1000 of b.
     scores = {'a': torch.ones(1000), 'b': torch.zeros(1000)}
     scores['a'][:5] = 0.1
     scores['b'][:205] = 0.5
@@ -99,12 +98,12 @@ def test_a_layer_above_99_percent_is_left_dense_and_the_others_absorb_it():
     assert allocate(shapes, 0.4, 'snip', scores) == {'a': 989, 'b': 211}
 
 
-def test_where_no_layer_can_absorb_they_keep_what_was_allocated():
+def test_without_layers_to_compensate_all_keep_their_number():
     assert allocate({'a': (1000, 1), 'b': (1000, 1)}, 0.005, 'uniform') == {'a': 995, 'b': 995}
     assert allocate({'a': (50, 2), 'b': (7, 3)}, 0.0, 'uniform') == {'a': 100, 'b': 21}
 
 
-def test_numbers_by_pattern_are_taken_at_their_word():
+def test_sparsities_by_pattern():
     shapes = {'stem': (10, 10), 'body.0': (20, 10), 'body.1': (20, 10), 'head': (10, 10)}
     kept = allocate(shapes, 0.4, {'stem': 0, 'body.0': 0.8, 'body.*': 0.5})
     assert kept == {'stem': 100, 'body.0': 40, 'body.1': 100, 'head': 60}
@@ -113,7 +112,7 @@ def test_numbers_by_pattern_are_taken_at_their_word():
 
 @few
 @given(seed=st.integers(0, 999), sparsity=st.floats(0.05, 0.9))
-def test_snip_counts_are_those_of_the_global_top(seed, sparsity):
+def test_snip_counts_the_highest_scores_of_the_network(seed, sparsity):
     generator = torch.Generator().manual_seed(seed)
     shapes = {'a': (30, 7), 'b': (5, 1, 9, 5), 'c': (11, 3, 2, 2)}
     scores = {
@@ -129,7 +128,7 @@ def test_snip_counts_are_those_of_the_global_top(seed, sparsity):
         assert kept == expected
 
 
-def test_snip_leaves_no_layer_empty():
+def test_snip_keeps_a_weight_in_every_layer():
     scores = {'a': torch.ones(10, 10), 'b': torch.zeros(10, 10)}
     assert allocate({'a': (10, 10), 'b': (10, 10)}, 0.6, 'snip', scores) == {'a': 79, 'b': 1}
 
@@ -138,7 +137,7 @@ SHAPES = {'a': (10, 10), 'b': (10, 10)}
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
         (dict(sparsity=1.0), 'sparsity must be a number in [0, 1), got 1.0'),
         (dict(sparsity=-0.1), 'sparsity must be a number in [0, 1), got -0.1'),
@@ -147,7 +146,7 @@ SHAPES = {'a': (10, 10), 'b': (10, 10)}
         (dict(method='magnitude'), "allocation must be one of 'uniform', 'erk', 'snip'"),
         (dict(method={'c*': 0.5}), "pattern 'c*', which matches none"),
         (dict(method={'a': 1.5}), "allocation['a'] must be a number in [0, 1), got 1.5"),
-        (dict(method='snip'), 'needs the scores'),
+        (dict(method='snip'), 'needs scores'),
         (dict(method='snip', scores={'a': torch.ones(10, 10)}), "scores of 'b'"),
         (
             dict(method='snip', scores={n: torch.ones(2) for n in SHAPES}),
@@ -160,7 +159,7 @@ SHAPES = {'a': (10, 10), 'b': (10, 10)}
         ),
     ],
 )
-def test_settings_that_cannot_be(arguments, said):
+def test_wrong_settings_are_named(arguments, message):
     with pytest.raises(ValueError) as caught:
         allocate(SHAPES, **{'sparsity': 0.5, **arguments})
-    assert said in str(caught.value)
+    assert message in str(caught.value)

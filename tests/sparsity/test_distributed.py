@@ -1,4 +1,4 @@
-"""Two processes: the same masks by construction, and an error where they differ."""
+"""Two processes have the same masks, and an error is raised if they differ."""
 
 import copy
 import os
@@ -17,6 +17,7 @@ def network():
 
 
 def work(rank, folder):
+    """Train on one of two ranks, and save what the tests compare in ``folder``."""
     torch.set_num_threads(1)
     dist.init_process_group(
         'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
@@ -63,7 +64,7 @@ def work(rank, folder):
         result['error'] = str(error)
     torch.save(result, f'{folder}/rank{rank}.pth')
     dist.barrier()
-    # gloo's threads and the reducer of DDP can wait for each other while they are taken down.
+    # gloo's threads and the reducer of DDP can wait for each other at the end of the process.
     os._exit(0)
 
 
@@ -83,7 +84,7 @@ def test_masks_are_identical_on_both_ranks(results, grow):
         assert torch.equal(packed, one[f'{grow}.masks'][name])
 
 
-def test_scores_come_from_the_gradients_averaged_over_ranks(results):
+def test_scores_use_gradients_averaged_over_ranks(results):
     model = network()
     model.load_state_dict(results[0]['start'])
     images = torch.cat([result['images'] for result in results])
@@ -94,6 +95,6 @@ def test_scores_come_from_the_gradients_averaged_over_ranks(results):
             torch.testing.assert_close(result['scores'][name], expected)
 
 
-def test_a_mask_that_differs_is_named_on_both_ranks(results):
+def test_different_mask_is_named_on_both_ranks(results):
     for result in results:
         assert "the mask of '2.weight' differs between rank 0" in result['error']

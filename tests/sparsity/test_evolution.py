@@ -1,4 +1,4 @@
-"""Training sparse: masks hold, updates move exactly as many as they should, resume is exact."""
+"""Sparse training: masks are kept, updates are exact, and resuming is exact."""
 
 import copy
 import math
@@ -8,19 +8,14 @@ import torch
 from networks import OPTIMIZERS, batch, network, train_step
 from torch import nn
 
-from mmslak.sparsity import (
-    DynamicSparsity,
-    select_targets,
-    snip_scores,
-    unpack_masks,
-)
+from mmslak.sparsity import DynamicSparsity, select_targets
 
 
 def assert_masked(model, optimizer, sparsity):
-    """Weights, gradients and moments of masked weights are exactly zero."""
+    """Check that masked weights and their moments are +0.0."""
     for name in sparsity.masks.masked:
-        parameter, missing = sparsity.masks.parameters[name], ~sparsity.masks[name]
-        assert missing.any()
+        parameter, masked = sparsity.masks.parameters[name], ~sparsity.masks[name]
+        assert masked.any()
         values = [parameter.detach()]
         values += [
             v
@@ -28,11 +23,11 @@ def assert_masked(model, optimizer, sparsity):
             if isinstance(v, torch.Tensor) and v.shape == parameter.shape
         ]
         for value in values:
-            assert not value[missing].any() and not torch.signbit(value[missing]).any()
+            assert not value[masked].any() and not torch.signbit(value[masked]).any()
 
 
 def everything(model, optimizer, sparsity):
-    """Return all that training changes, as a flat list of tensors."""
+    """Return everything that training changes, as a list of tensors."""
     state = list(model.state_dict().values())
     for entry in optimizer.state_dict()['state'].values():
         state += [torch.as_tensor(v) for v in entry.values() if v is not None]
@@ -44,7 +39,7 @@ def everything(model, optimizer, sparsity):
 
 @pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
 @pytest.mark.parametrize('optimizer', list(OPTIMIZERS))
-def test_fifty_updates_keep_the_counts_and_the_zeros(optimizer, grow):
+def test_fifty_updates_keep_the_number_of_active_weights(optimizer, grow):
     model = network()
     optimizer = OPTIMIZERS[optimizer](model.parameters())
     sparsity = DynamicSparsity(
@@ -56,7 +51,7 @@ def test_fifty_updates_keep_the_counts_and_the_zeros(optimizer, grow):
     )
     kept = {name: sparsity.masks.kept(name) for name in sparsity.masks.masked}
     total = sum(p.numel() for p in sparsity.masks.parameters.values())
-    assert sparsity.masks.nonzero == round(0.4 * total)
+    assert sparsity.masks.active == round(0.4 * total)
     updates, explored = 0, sparsity.explored
     for step in range(1, 101):
         before = {name: sparsity.masks[name] for name in kept}
@@ -86,7 +81,7 @@ def test_fifty_updates_keep_the_counts_and_the_zeros(optimizer, grow):
     assert explored > 0.4
 
 
-def test_explored_is_what_ever_existed():
+def test_explored_weights_have_been_active():
     model = network()
     optimizer = OPTIMIZERS['sgd'](model.parameters())
     sparsity = DynamicSparsity(
@@ -106,7 +101,7 @@ def test_explored_is_what_ever_existed():
         assert row['kept'] == int(sparsity.masks[row['name']].sum())
 
 
-def test_fixed_masks_never_change():
+def test_fixed_masks_do_not_change():
     model = network()
     optimizer = OPTIMIZERS['adamw'](model.parameters())
     sparsity = DynamicSparsity(select_targets(model), 0.5, mode='fixed')
@@ -117,7 +112,7 @@ def test_fixed_masks_never_change():
     assert sparsity.masks.checksum() == checksum and sparsity.rate == 0
 
 
-def test_masked_gradients_do_not_count_in_the_norm():
+def test_masked_gradients_do_not_contribute_to_the_norm():
     model = network()
     sparsity = DynamicSparsity(select_targets(model), 0.5, mode='fixed')
     images, labels = batch(0)
@@ -151,7 +146,7 @@ def test_bfloat16_autocast():
 
 @pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
-def test_a_step_the_loss_scaler_skips_is_no_step(grow, fused):
+def test_step_skipped_by_the_loss_scaler_does_not_count(grow, fused):
     model = network()
     optimizer = torch.optim.AdamW(model.parameters(), 0.02, weight_decay=0.3, fused=fused)
     sparsity = DynamicSparsity(
@@ -178,7 +173,7 @@ def test_a_step_the_loss_scaler_skips_is_no_step(grow, fused):
     assert all(average.isfinite().all() for average in sparsity.state_dict()['averages'].values())
 
 
-def test_attached_it_does_what_the_two_calls_do_and_accumulation_counts_steps():
+def test_attach_equals_explicit_calls_with_gradient_accumulation():
     results = []
     for attached in (False, True):
         model = network()
@@ -207,13 +202,13 @@ def test_attached_it_does_what_the_two_calls_do_and_accumulation_counts_steps():
         assert torch.equal(one, other)
 
 
-def test_forgetting_before_step_is_an_error():
+def test_step_without_before_step_is_an_error():
     sparsity = DynamicSparsity(select_targets(network()), 0.5, mode='fixed')
     with pytest.raises(RuntimeError, match=r'before_step\(\) must be called'):
         sparsity.step()
 
 
-def test_the_average_is_exactly_as_sparse():
+def test_average_is_exactly_as_sparse():
     model = network()
     average = copy.deepcopy(model)
     optimizer = OPTIMIZERS['adamw'](model.parameters())
@@ -247,7 +242,7 @@ def test_frozen_weights_keep_their_masks():
     assert not torch.equal(sparsity.masks['2.weight'], before['2.weight'])
 
 
-def test_random_masks_and_growth_depend_on_the_seed_alone():
+def test_random_masks_and_growth_depend_only_on_the_seed():
     sums = []
     for seed, torch_seed in ((0, 1), (0, 2), (1, 1)):
         model = network()
@@ -264,37 +259,7 @@ def test_random_masks_and_growth_depend_on_the_seed_alone():
     assert all(one != other for one, other in zip(sums[0], sums[2], strict=True))
 
 
-def test_snip_draws_masks_with_its_numbers_or_takes_the_top():
-    model = network()
-    parameters = select_targets(model)
-    images, labels = batch(0)
-    scores = snip_scores(
-        model, parameters, lambda: nn.functional.cross_entropy(model(images), labels)
-    )
-    drawn = DynamicSparsity(select_targets(network()), 0.4, 'snip', scores=scores, mode='fixed')
-    top = DynamicSparsity(
-        select_targets(network()), 0.4, 'snip', scores=scores, init='scores', mode='fixed'
-    )
-    count = round(0.6 * drawn.masks.numel)
-    assert drawn.masks.nonzero == top.masks.nonzero == count
-    assert not torch.equal(drawn.masks['6.weight'], top.masks['6.weight'])
-    flat = torch.cat([scores[name].flatten() for name in parameters])
-    best = torch.zeros(len(flat), dtype=torch.bool)
-    best[flat.argsort(descending=True)[:count]] = True
-    assert torch.equal(torch.cat([top.masks[name].flatten() for name in parameters]), best)
-    for name in parameters:
-        assert drawn.masks.kept(name) == top.masks.kept(name)
-
-
-def test_masks_taken_over_from_weights_and_from_a_state():
-    model = network()
-    first = DynamicSparsity(select_targets(model), 0.5, mode='fixed')
-    for init in ('from_weights', unpack_masks(first.state_dict())):
-        again = DynamicSparsity(select_targets(model), mode='fixed', init=init)
-        assert again.masks.checksum() == first.masks.checksum()
-
-
-def test_layers_left_dense_are_listed():
+def test_dense_layers_are_listed():
     model = network()
     sparsity = DynamicSparsity(select_targets(model), 0.3, {'0.*': 0}, mode='fixed')
     assert sparsity.masks.dense == ['0.weight']
@@ -302,8 +267,8 @@ def test_layers_left_dense_are_listed():
 
 
 @pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
-@pytest.mark.parametrize('killed_after', [4, 6])  # between two updates, exactly at one
-def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, grow, killed_after):
+@pytest.mark.parametrize('interrupted_after', [4, 6])  # between two updates, and at an update
+def test_resumed_training_is_bitwise_equal(tmp_path, grow, interrupted_after):
     def start(seed):
         model = network(seed)
         optimizer = OPTIMIZERS['adamw'](model.parameters())
@@ -319,20 +284,20 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, grow, killed_aft
     run = start(0)
     for step in range(1, 13):
         train_step(*run, step)
-        if step == killed_after:
+        if step == interrupted_after:
             torch.save([part.state_dict() for part in run], tmp_path / 'checkpoint.pth')
     resumed = start(1)
     for part, state in zip(
         resumed, torch.load(tmp_path / 'checkpoint.pth', weights_only=True), strict=True
     ):
         part.load_state_dict(state)
-    for step in range(killed_after + 1, 13):
+    for step in range(interrupted_after + 1, 13):
         train_step(*resumed, step)
     for one, other in zip(everything(*run), everything(*resumed), strict=True):
         assert torch.equal(one, other)
 
 
-def test_a_state_holds_one_bit_a_weight_twice():
+def test_state_has_one_bit_per_weight_for_masks_and_explored_weights():
     sparsity = DynamicSparsity(select_targets(network()), 0.5, mode='fixed')
     state = sparsity.state_dict()
     for key in ('packed', 'explored'):
@@ -342,7 +307,7 @@ def test_a_state_holds_one_bit_a_weight_twice():
     assert state['averages'] == {}
 
 
-def test_a_state_of_another_sparsity_network_or_target_set_is_refused():
+def test_state_of_another_sparsity_network_or_targets_is_refused():
     model = network()
     state = DynamicSparsity(select_targets(model), 0.5, mode='fixed').state_dict()
     others = {
@@ -352,30 +317,30 @@ def test_a_state_of_another_sparsity_network_or_target_set_is_refused():
             0.5,
             'uniform',
         ),
-        'saved, but not among the targets here: 0.weight, 6.weight': (
+        'selected only in the saved state: 0.weight, 6.weight': (
             select_targets(model, 'large_kernels'),
             0.5,
         ),
-        '0.weight (8, 3, 3, 3) here (4, 3, 3, 3)': (
+        '0.weight ((8, 3, 3, 3) in the saved state, (4, 3, 3, 3) here)': (
             select_targets(nn.Sequential(nn.Conv2d(3, 4, 3))),
             0.5,
         ),
     }
-    for said, arguments in others.items():
+    for message, arguments in others.items():
         other = DynamicSparsity(*arguments, mode='fixed')
         before = other.masks.checksum()
         with pytest.raises(ValueError) as caught:
             other.load_state_dict(state)
-        assert said in str(caught.value)
+        assert message in str(caught.value)
         assert other.masks.checksum() == before
-    awaiting = DynamicSparsity(select_targets(model), 0.5, mode='fixed', init=None)
-    assert awaiting.masks.sparsity == 0
-    awaiting.load_state_dict(state)
-    assert awaiting.masks.sparsity == pytest.approx(0.5, abs=1e-3)
+    empty = DynamicSparsity(select_targets(model), 0.5, mode='fixed', init=None)
+    assert empty.masks.sparsity == 0
+    empty.load_state_dict(state)
+    assert empty.masks.sparsity == pytest.approx(0.5, abs=1e-3)
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
         (dict(mode='off'), "mode must be one of 'dynamic', 'fixed', got 'off'"),
         (dict(structure='1:4'), "structure must be one of 'unstructured', '2:4', got '1:4'"),
@@ -386,9 +351,9 @@ def test_a_state_of_another_sparsity_network_or_target_set_is_refused():
         (dict(sparsity=None), 'sparsity must be a number in [0, 1), got None'),
     ],
 )
-def test_arguments_that_cannot_be(arguments, said):
+def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError) as caught:
         DynamicSparsity(
             select_targets(network()), **{'sparsity': 0.5, 'total_steps': 10, **arguments}
         )
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""Prune and grow."""
+"""Pruning and growing, and the growth rules."""
 
 import pytest
 import torch
@@ -7,12 +7,7 @@ from hypothesis import strategies as st
 from networks import OPTIMIZERS, batch, network, train_step
 from torch import nn
 
-from mmslak.sparsity import (
-    DynamicSparsity,
-    prune_and_grow,
-    reset_moments_,
-    select_targets,
-)
+from mmslak.sparsity import DynamicSparsity, prune_and_grow, reset_moments_, select_targets
 
 few = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -29,18 +24,18 @@ def test_prune_and_grow_against_sorting(count, seed, share, levels):
     weights = torch.randint(-levels, levels + 1, (count,), generator=generator).float()
     priority = torch.randint(levels, (count,), generator=generator).float()
     mask = torch.rand(count, generator=generator) < 0.6
-    existing = [i for i in range(count) if mask[i]]
-    missing = [i for i in range(count) if not mask[i]]
-    moves = int(share * min(len(existing), len(missing)))
-    pruned = sorted(existing, key=lambda i: (abs(float(weights[i])), i))[:moves]
-    grown = sorted(missing, key=lambda i: (float(priority[i]), i))[:moves]
+    active = [i for i in range(count) if mask[i]]
+    masked = [i for i in range(count) if not mask[i]]
+    moves = int(share * min(len(active), len(masked)))
+    pruned = sorted(active, key=lambda i: (abs(float(weights[i])), i))[:moves]
+    grown = sorted(masked, key=lambda i: (float(priority[i]), i))[:moves]
     expected = mask.clone()
     expected[pruned], expected[grown] = False, True
     assert torch.equal(prune_and_grow(weights, mask, moves, priority), expected)
 
 
 @pytest.mark.parametrize('grow', ['gradient', 'momentum'])
-def test_growth_takes_the_largest_dense_gradients(grow):
+def test_weights_with_the_largest_gradients_grow(grow):
     model = network()
     optimizer = OPTIMIZERS['sgd'](model.parameters())
     sparsity = DynamicSparsity(
@@ -61,25 +56,25 @@ def test_growth_takes_the_largest_dense_gradients(grow):
     for name, moved in update.moves.items():
         source = (dense if grow == 'gradient' else averages)[name].abs()
         grown = sparsity.masks[name] & ~before[name]
-        left = ~sparsity.masks[name] & ~before[name]
+        still_masked = ~sparsity.masks[name] & ~before[name]
         assert int(grown.sum()) == moved > 0
-        assert source[grown].min() >= source[left].max() * (1 - 1e-5)
+        assert source[grown].min() >= source[still_masked].max() * (1 - 1e-5)
 
 
-def test_no_more_weights_move_than_are_missing():
+def test_no_more_weights_grow_than_are_masked():
     model = network()
     optimizer = OPTIMIZERS['sgd'](model.parameters())
     sparsity = DynamicSparsity(
         select_targets(model), 0.1, 'uniform', dict(every=1, rate=1.0), total_steps=9
     )
-    missing = {name: ~sparsity.masks[name] for name in sparsity.masks.masked}
+    masked = {name: ~sparsity.masks[name] for name in sparsity.masks.masked}
     update = train_step(model, optimizer, sparsity, 0)
-    for name, were in missing.items():
-        assert update.moves[name] == int(were.sum())
-        assert sparsity.masks[name][were].all()
+    for name, before in masked.items():
+        assert update.moves[name] == int(before.sum())
+        assert sparsity.masks[name][before].all()
 
 
-def test_random_growth_differs_from_step_to_step():
+def test_random_growth_depends_on_the_step():
     sums = set()
     for steps in (3, 4):
         model = network()
@@ -101,7 +96,7 @@ def test_random_growth_differs_from_step_to_step():
         lambda p: torch.optim.RMSprop(p, momentum=0.9, centered=True),
     ],
 )
-def test_moments_are_reset_where_told_and_nowhere_else(make):
+def test_moments_are_reset_only_for_the_given_weights(make):
     model = nn.Linear(6, 5)
     optimizer = make(model.parameters())
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Masks: choosing weights, keeping the others at zero, counting, packing, storing."""
+"""Masks: masking, counting, packing, saving and loading."""
 
 import pytest
 import torch
@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 from networks import small_network
 from torch import nn
 
-from mmslak.sparsity import (
-    SparseMasks,
-    pack_mask,
-    select_targets,
-    unpack_mask,
-    unpack_masks,
-)
+from mmslak.sparsity import SparseMasks, pack_mask, select_targets, unpack_mask, unpack_masks
 
 few = settings(max_examples=50, deadline=None, derandomize=True)
 
@@ -25,7 +19,7 @@ def some_masks(parameters, density=0.6):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'transposed'])
-def test_masked_values_become_plus_zero_whatever_they_were(dtype, layout):
+def test_any_masked_value_becomes_plus_zero(dtype, layout):
     values = torch.randn(4, 6, 3, 5)
     values.view(-1)[::3] = torch.nan
     values.view(-1)[1::5] = -torch.inf
@@ -49,22 +43,22 @@ def test_masked_values_become_plus_zero_whatever_they_were(dtype, layout):
     assert torch.equal(masks['w'], mask) and masks['w'].is_contiguous()
 
 
-def test_a_mask_of_ones_costs_nothing_and_counts():
+def test_dense_layer_is_counted_but_has_no_mask():
     parameters = select_targets(small_network())
     masks = SparseMasks(parameters, {'0.weight': torch.ones(6, 3, 3, 3, dtype=torch.bool)})
     assert masks.masked == [] and masks.dense == list(parameters)
-    assert masks.sparsity == 0 and masks.nonzero == masks.numel
+    assert masks.sparsity == 0 and masks.active == masks.numel
     assert masks['0.weight'].all()
     masks.apply_()
 
 
-def test_counts_against_the_masks():
+def test_counts():
     parameters = select_targets(small_network())
     given_masks = some_masks(parameters)
     masks = SparseMasks(parameters, given_masks)
     kept = {n: int(m.sum()) for n, m in given_masks.items()}
     total = sum(m.numel() for m in given_masks.values())
-    assert masks.nonzero == sum(kept.values())
+    assert masks.active == sum(kept.values())
     assert masks.numel == total
     assert masks.sparsity == pytest.approx(1 - sum(kept.values()) / total)
     for name in parameters:
@@ -72,7 +66,7 @@ def test_counts_against_the_masks():
         assert masks.density(name) == kept[name] / parameters[name].numel()
 
 
-def test_from_weights_takes_what_is_not_zero():
+def test_zero_weights_are_masked_by_from_weights():
     model = small_network()
     model[0].weight.data[2] = 0
     masks = SparseMasks.from_weights(select_targets(model))
@@ -80,15 +74,15 @@ def test_from_weights_takes_what_is_not_zero():
     assert torch.equal(masks['0.weight'], model[0].weight != 0)
 
 
-def test_a_mask_must_fit():
+def test_mask_must_fit():
     parameters = select_targets(small_network())
     with pytest.raises(ValueError, match="'head'"):
         SparseMasks(parameters, {'head': torch.ones(1, dtype=torch.bool)})
-    with pytest.raises(ValueError, match=r'shape \(6, 3, 3, 3\) .* got \(2, 2\)'):
+    with pytest.raises(ValueError, match=r'shape \(6, 3, 3, 3\), .* got \(2, 2\)'):
         SparseMasks(parameters, {'0.weight': torch.ones(2, 2, dtype=torch.bool)})
 
 
-def test_a_copy_is_masked_by_name():
+def test_copy_is_masked_by_name():
     model, copy = small_network(), small_network()
     parameters = select_targets(model, prefix='backbone.')
     masks = SparseMasks(parameters, some_masks(parameters))
@@ -106,7 +100,7 @@ def test_a_copy_is_masked_by_name():
 
 @few
 @given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=st.integers(0, 999))
-def test_packing_takes_one_bit_and_loses_nothing(shape, seed):
+def test_packing_is_lossless_and_takes_one_bit_per_weight(shape, seed):
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.5
     packed = pack_mask(mask)
     assert packed.dtype == torch.uint8 and packed.shape == ((mask.numel() + 7) // 8,)
@@ -117,7 +111,7 @@ def test_packing_takes_one_bit_and_loses_nothing(shape, seed):
         unpack_mask(packed, [*shape, 16])
 
 
-def test_state_round_trip_through_a_safe_file(tmp_path):
+def test_state_can_be_saved_and_loaded_safely(tmp_path):
     parameters = select_targets(small_network())
     masks = SparseMasks(parameters, {**some_masks(parameters), '0.weight': torch.ones(6, 3, 3, 3)})
     torch.save(masks.state_dict(), tmp_path / 'masks.pth')
@@ -132,7 +126,7 @@ def test_state_round_trip_through_a_safe_file(tmp_path):
     assert set(unpack_masks(state)) == {'2.weight', '4.weight'}
 
 
-def test_a_state_of_other_weights_is_refused_saying_what_differs():
+def test_state_of_other_weights_is_refused_with_the_differences():
     parameters = select_targets(small_network())
     masks = SparseMasks(parameters, some_masks(parameters))
     state = masks.state_dict()
@@ -142,16 +136,16 @@ def test_a_state_of_other_weights_is_refused_saying_what_differs():
     before = masks.checksum()
     with pytest.raises(ValueError) as caught:
         masks.load_state_dict(state)
-    for said in (
-        'saved, but not among the targets here: 9.weight',
-        'a target here, but not saved: 4.weight',
-        '2.weight (6, 1, 7, 5) here (6, 1, 9, 5)',
+    for words in (
+        'selected only in the saved state: 9.weight',
+        'missing in the saved state: 4.weight',
+        '2.weight ((6, 1, 7, 5) in the saved state, (6, 1, 9, 5) here)',
     ):
-        assert said in str(caught.value)
+        assert words in str(caught.value)
     assert masks.checksum() == before
 
 
-def test_checksums_tell_apart_masks_names_and_shapes():
+def test_checksums_differ_by_mask_name_and_shape():
     mask = torch.arange(12).reshape(3, 4) % 2 == 0
     sums = set()
     for name, values in (('a', mask), ('b', mask), ('a', mask.T), ('a', ~mask)):

@@ -7,15 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from networks import network
 
-from mmslak.sparsity import (
-    DynamicSparsity,
-    UpdateRule,
-    select_targets,
-)
+from mmslak.sparsity import DynamicSparsity, UpdateRule, select_targets
 
 
 @given(step=st.integers(0, 1200))
-def test_rates_against_the_closed_forms(step):
+def test_adaptation_rates_equal_their_formulas(step):
     t = min(1, step / 1000)
     settings = dict(rate=0.5, rate_min=0.005)
     cosine = UpdateRule(**settings).rate_at(step, 1000)
@@ -37,24 +33,24 @@ def test_rates_against_the_closed_forms(step):
         (0, 50, []),
     ],
 )
-def test_updates_fall_due_until_they_stop(stop_at, total, expected):
+def test_steps_with_updates(stop_at, total, expected):
     rule = UpdateRule(every=10, stop_at=stop_at)
     assert [step for step in range(total + 1) if rule.is_due(step, total)] == expected
 
 
 @pytest.mark.parametrize(
-    ('settings', 'said'),
+    ('settings', 'message'),
     [
         (dict(every=0), 'update.every must be a positive integer, got 0'),
         (dict(rate=1.5), 'update.rate must be in [0, 1], got 1.5'),
         (dict(rate=0.1, rate_min=0.2), 'update.rate_min must be in [0, rate=0.1], got 0.2'),
         (dict(schedule='step'), "update.schedule must be one of 'cosine', 'linear', 'constant'"),
         (dict(grow='magnitude'), "update.grow must be one of 'random', 'gradient', 'momentum'"),
-        (dict(stop_at=1.5), 'update.stop_at must be a step, a share'),
+        (dict(stop_at=1.5), 'update.stop_at must be a step (int), a share'),
         (dict(frequency=100), "update takes every, rate, rate_min, schedule, grow, stop_at, got '"),
     ],
 )
-def test_updates_that_cannot_be(settings, said):
+def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError) as caught:
         DynamicSparsity(select_targets(network()), 0.5, update=settings, total_steps=10)
-    assert said in str(caught.value)
+    assert message in str(caught.value)

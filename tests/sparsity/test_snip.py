@@ -7,7 +7,7 @@ from torch import nn
 from mmslak.sparsity import allocate, select_targets, snip_scores
 
 
-def test_snip_scores_and_counts_by_hand():
+def test_scores_and_allocation_worked_out_by_hand():
     # y = B A x, loss = sum(y). With x = (1, 2), A = [[1, -1], [2, 0.5]], B = [[3, -0.1]]:
     # dL/dA = B^T x^T = [[3, 6], [-0.1, -0.2]], so |g * A| = [[3, 6], [0.2, 0.1]];
     # dL/dB = (A x)^T = [[-1, 3]], so |g * B| = [[3, 0.3]].
@@ -18,14 +18,14 @@ def test_snip_scores_and_counts_by_hand():
     scores = snip_scores(model, parameters, lambda: model(torch.tensor([[1.0, 2.0]])).sum())
     torch.testing.assert_close(scores['0.weight'], torch.tensor([[3.0, 6.0], [0.2, 0.1]]))
     torch.testing.assert_close(scores['1.weight'], torch.tensor([[3.0, 0.3]]))
-    # From the highest: 6 (0), 3 (0), 3 (1), 0.3 (1), 0.2 (0), 0.1 (0).
+    # Scores in descending order, with the layer: 6 (0), 3 (0), 3 (1), 0.3 (1), 0.2 (0), 0.1 (0).
     assert allocate(parameters, 0.5, 'snip', scores) == {'0.weight': 2, '1.weight': 1}
-    # Four would fill the second layer, which then is dense.
+    # With four weights the second layer is dense.
     assert allocate(parameters, 1 / 3, 'snip', scores) == {'0.weight': 2, '1.weight': 2}
 
 
 @pytest.mark.parametrize('training', [True, False])
-def test_scoring_leaves_the_model_as_it_was(training):
+def test_scoring_does_not_change_the_model(training):
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.Conv2d(4, 2, 3)

@@ -5,13 +5,10 @@ from networks import small_network
 from torch import nn
 
 from mmslak.models import SLaK, SpatialMixing
-from mmslak.sparsity import (
-    SparseMasks,
-    select_targets,
-)
+from mmslak.sparsity import SparseMasks, select_model_targets, select_targets
 
 
-def test_all_are_the_convolution_and_linear_weights():
+def test_all_convolutions_and_linear_layers():
     model = small_network()
     assert list(select_targets(model)) == ['0.weight', '2.weight', '4.weight']
     assert list(select_targets(model, prefix='backbone.')) == [
@@ -23,7 +20,7 @@ def test_all_are_the_convolution_and_linear_weights():
     assert list(select_targets(model[0])) == ['weight']
 
 
-def test_all_of_slak_are_its_parameters_of_two_and_four_dimensions():
+def test_all_weights_of_slak_have_two_or_four_dimensions():
     model = SLaK('nano')
     expected = [n for n, p in model.named_parameters() if p.ndim in (2, 4)]
     assert list(select_targets(model)) == expected
@@ -53,7 +50,7 @@ def test_patterns_include_and_exclude():
     assert list(select_targets(model, both)) == ['0.weight']
 
 
-def test_a_shared_parameter_is_selected_once():
+def test_shared_parameter_is_selected_once():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
     assert list(select_targets(model)) == ['0.weight']
@@ -61,7 +58,7 @@ def test_a_shared_parameter_is_selected_once():
 
 
 @pytest.mark.parametrize(
-    ('targets', 'said'),
+    ('targets', 'message'),
     [
         ('convs', "'all', 'large_kernels' or a dict"),
         ({}, 'dict of include and exclude'),
@@ -72,12 +69,39 @@ def test_a_shared_parameter_is_selected_once():
         (dict(exclude=['*']), 'selects no weight'),
     ],
 )
-def test_targets_that_cannot_be(targets, said):
+def test_wrong_targets_are_named(targets, message):
     with pytest.raises(ValueError) as caught:
         select_targets(small_network(), targets)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_large_kernels_of_a_network_without_any():
+def test_network_without_large_kernels_is_an_error():
     with pytest.raises(ValueError, match='selects no weight of Linear'):
         select_targets(nn.Linear(2, 2), 'large_kernels')
+
+
+class Model(nn.Module):
+    """A model with a backbone and, if given, a head under the name of a classifier's head."""
+
+    def __init__(self, head=None):
+        super().__init__()
+        self.backbone, self.decode_head = small_network(), nn.Linear(5, 2)
+        if head is not None:
+            self.head = head
+
+
+def test_targets_of_a_model_are_the_backbone_and_the_head_of_a_classifier():
+    backbone = ['backbone.0.weight', 'backbone.2.weight', 'backbone.4.weight']
+    assert list(select_model_targets(Model())) == backbone
+    classifier = Model(nn.Linear(5, 2))
+    assert list(select_model_targets(classifier)) == [*backbone, 'head.weight']
+    assert list(select_model_targets(classifier, 'large_kernels')) == ['backbone.2.weight']
+    patterns = dict(include=['decode_head.*'])
+    assert list(select_model_targets(classifier, patterns)) == ['decode_head.weight']
+
+
+def test_model_without_a_backbone_needs_patterns():
+    model = small_network()
+    with pytest.raises(ValueError, match=r"targets='all' needs a model with a backbone"):
+        select_model_targets(model)
+    assert list(select_model_targets(model, dict(include=['0.*']))) == ['0.weight']

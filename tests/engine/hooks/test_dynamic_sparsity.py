@@ -108,7 +108,7 @@ def test_the_share_of_zeros_is_exact(tmp_path, optim, steps):
     assert dynamics.steps == steps
     masked = dynamics.masks
     assert masked.numel == total(runner.model)
-    assert masked.nonzero == round(0.6 * masked.numel)
+    assert masked.active == round(0.6 * masked.numel)
     state = runner.optim_wrapper.optimizer.state
     for name, parameter in masked.parameters.items():
         assert (parameter[~masked[name]] == 0).all(), name
@@ -194,7 +194,7 @@ def test_the_averaged_model_is_exactly_as_sparse(tmp_path):
 def test_snip_allocates_by_the_real_loss_and_disturbs_nothing(tmp_path):
     snip = train(tmp_path / 'snip', allocation='snip', iters=4)
     masks = hook_of(snip).dynamics.masks
-    assert masks.nonzero == round(0.6 * masks.numel)
+    assert masks.active == round(0.6 * masks.numel)
     densities = {round(masks.density(n), 3) for n in masks.parameters}
     assert len(densities) > 3
     # Order of the data and augmentation are those of a run without scoring.
@@ -240,7 +240,7 @@ def test_fine_tuning_keeps_the_masks(tmp_path):
     check(train(tmp_path / 'c', mode='fixed', load=weights, iters=5), exact=False)
     runner = train(tmp_path / 'd', init='from_weights', load=weights, iters=5)
     found = hook_of(runner).dynamics.masks
-    assert found.nonzero == sum(int((~z).sum()) for z in zeros_of(weights, found).values())
+    assert found.active == sum(int((~z).sum()) for z in zeros_of(weights, found).values())
     # And the public code's way: dense from here on.
     runner = train(tmp_path / 'e', mode='off', load=checkpoint, iters=5)
     assert hook_of(runner).dynamics is None
