@@ -1,4 +1,4 @@
-"""Depth-wise convolution with very large kernels, fast on CPUs and GPUs, nothing to build."""
+"""Depth-wise convolution with very large kernels, fast on CPUs and GPUs, without a build step."""
 
 from .depthwise import IMPLEMENTATIONS, decomposed_conv2d, depthwise_conv2d
 from .modules import LargeKernelConv2d, accelerate

@@ -1,8 +1,8 @@
 """The CPU kernels of ``depthwise.cpp``: compiled on first use, then called with plain pointers.
 
 Nothing is built at installation. The first call compiles the file for this processor, which
-takes about a second. The library is kept in ``~/.cache/mmslak``, or in ``mmslak`` under
-``XDG_CACHE_HOME``; its name is a hash of the source, the compiler and the processor.
+takes about a second. The library is cached in ``~/.cache/mmslak/ops`` (or in ``mmslak/ops`` under
+``XDG_CACHE_HOME``). Its name contains a hash of the source, the compiler and the processor.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ _SOURCE = Path(__file__).with_name('depthwise.cpp')
 _COMPILERS = ('g++', 'clang++', 'c++')
 _FLAGS = ('-std=c++17', '-O3', '-shared', '-fPIC', '-fno-exceptions', '-fno-rtti')
 _SUFFIX = {torch.float32: 'float', torch.float64: 'double'}
-#: With fewer multiply-adds than this, a second thread costs more time than it saves.
+#: Smallest number of multiply-adds at which several threads are faster than one.
 _SMALL = 1 << 19
 
 
@@ -33,14 +33,17 @@ def forward(
     """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, in float32 or float64.
 
     Args:
-        x (Tensor): Feature maps of shape (N, C, H, W), not empty, any strides.
+        x (Tensor): Feature maps of shape (N, C, H, W), not empty, of any strides.
         weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
         bias (Tensor, optional): Of shape (C,).
-        add_to (Tensor, optional): Dense, of the shape of ``x``; the result is added to it in
-            place.
+        add_to (Tensor, optional): Dense tensor of the shape of ``x``; the result is added to it
+            in place.
 
     Returns:
         Tensor: ``add_to``, or a new tensor in the memory format of ``x``.
+
+    Raises:
+        MemoryError: If the working memory cannot be allocated.
     """
     weight = weight.contiguous()
     bias = None if bias is None else bias.contiguous()
@@ -61,7 +64,7 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
 
 
 def available() -> bool:
-    """Return whether the kernels can be used; the first call compiles them."""
+    """Return whether the kernels can be used. The first call compiles them."""
     return _library() is not None
 
 
@@ -90,7 +93,7 @@ def _strided(tensor: Tensor) -> tuple[ctypes.c_void_p, ctypes.Array]:
 
 
 class _Threads:
-    """Access to PyTorch's own OpenMP runtime, which runs a function on a team of threads.
+    """The function of PyTorch's OpenMP runtime that runs another function on several threads.
 
     The threads of a second runtime would compete with those of PyTorch for the same cores.
     """
@@ -102,14 +105,14 @@ class _Threads:
         for name in ('libtorch_cpu.so', 'libtorch_cpu.dylib'):
             file = Path(torch.__file__).parent / 'lib' / name
             if torch.backends.openmp.is_available() and file.is_file():
-                # The symbol is looked up in this library and in those it links to. LLVM's
-                # runtime has this function of GCC's runtime too.
+                # The symbol is looked up in this library and in the libraries it links to. LLVM's
+                # runtime also has this function of GCC's runtime.
                 function = getattr(ctypes.CDLL(str(file)), 'GOMP_parallel', None)
                 cls.parallel = ctypes.cast(function, ctypes.c_void_p) if function else None
 
     @classmethod
     def forget(cls) -> None:
-        # A forked child has no threads of its parent and would wait for them forever.
+        # A forked process does not have the threads of its parent and would wait for them forever.
         cls.parallel = None
 
 
@@ -120,31 +123,32 @@ os.register_at_fork(after_in_child=_Threads.forget)
 def _library() -> ctypes.CDLL | None:
     compiler = _compiler()
     if compiler is None:
-        _without(f'no C++ compiler was found ({", ".join(_COMPILERS)}, or what CXX names)')
+        _warn(f'no C++ compiler was found ({", ".join(_COMPILERS)}, or the one in CXX)')
         return None
     try:
         try:
             library = ctypes.CDLL(str(_compiled(compiler)))
         except OSError:
-            # The cached file is damaged.
+            # The cached file may be damaged.
             library = ctypes.CDLL(str(_compiled(compiler, again=True)))
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, 'stderr', None) or str(error)
-        _without(f'{compiler} could not compile them: {reason.strip()[-300:]}')
+        _warn(f'{compiler} could not compile them: {reason.strip()[-300:]}')
         return None
     _Threads.find()
     return library
 
 
-def _without(reason: str) -> None:
+def _warn(reason: str) -> None:
     logging.getLogger(__name__).warning(
-        'Large kernels run without the compiled CPU kernels, several times slower: %s', reason
+        'Large kernels run without the compiled CPU kernels, which is several times slower: %s',
+        reason,
     )
 
 
 def _compiler() -> str | None:
-    asked = os.environ.get('CXX')
-    return next(filter(None, map(shutil.which, [asked] if asked else _COMPILERS)), None)
+    chosen = os.environ.get('CXX')
+    return next(filter(None, map(shutil.which, [chosen] if chosen else _COMPILERS)), None)
 
 
 def _compiled(compiler: str, again: bool = False) -> Path:
@@ -152,8 +156,8 @@ def _compiled(compiler: str, again: bool = False) -> Path:
     machine = platform.machine()
     native = '-mcpu=native' if machine in ('aarch64', 'arm64') else '-march=native'
     command = [compiler, *_FLAGS, native]
-    made_of = [_SOURCE.read_bytes(), ' '.join(command), _processor(), os.stat(compiler).st_mtime]
-    digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+    inputs = [_SOURCE.read_bytes(), ' '.join(command), _processor(), os.stat(compiler).st_mtime]
+    digest = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmslak' / 'ops'
     file = cache / f'depthwise-{machine}-{digest}.so'
     if file.is_file() and not again:
@@ -162,7 +166,7 @@ def _compiled(compiler: str, again: bool = False) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(dir=cache)
     except OSError:
-        # The home directory is not writable: compile for this process alone.
+        # The cache is not writable: compile for this process alone.
         folder = tempfile.mkdtemp(prefix='mmslak-')
         file = Path(folder) / file.name
     fresh = Path(folder) / 'fresh.so'
@@ -171,7 +175,7 @@ def _compiled(compiler: str, again: bool = False) -> Path:
             [*command, '-o', str(fresh), str(_SOURCE)],
             check=True, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
-        # Atomic, because other processes may write or read the same file.
+        # Renaming is atomic. Other processes may read or write the same file.
         fresh.replace(file)
     finally:
         if Path(folder) != file.parent:
@@ -180,7 +184,7 @@ def _compiled(compiler: str, again: bool = False) -> Path:
 
 
 def _processor() -> str:
-    """Return the model and features of the processor, as far as the system reports them."""
+    """Return the model and the features of the processor that the system reports."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:

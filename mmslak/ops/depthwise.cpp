@@ -1,19 +1,20 @@
 // Depth-wise convolution with large kernels, stride 1 and "same" zero padding, for CPUs.
 //
-// A vector contains one position of as many channels as fit, so that nothing is shuffled inside a
-// vector and padding costs nothing. The feature map is copied, a few lines at a time, into a
-// scratch tile of such vectors. The copy transposes it where the kernel is tall, so that the long
-// side of the kernel always runs along the lines of a tile. One loop then does all the work:
+// A vector holds the values of several channels at one position, one channel in each lane. Nothing
+// is shuffled inside a vector, and padding costs nothing. A few lines of the feature map at a time
+// are copied into a tile of such vectors. If the kernel is tall, the copy transposes them, so that
+// the long side of the kernel always runs along the lines of a tile. One loop then does all the
+// arithmetic:
 //
-//     out[t] += sum_u  s[u] * v[u + t],    t = 0 .. P - 1, all of out in registers.
+//     out[t] += sum_u  s[u] * v[u + t],    t = 0 .. P - 1, with all of out in registers.
 //
-// In the forward pass s is a row of the kernel, v is the line of the feature map below it and out
-// are neighbouring outputs. For the gradient of the kernel s is a line of the gradient, v is a line
-// of the feature map and out are neighbouring taps. The gradient of the feature map is the forward
-// pass with the flipped kernel.
+// In the forward pass, s is a row of the kernel, v is a line of the feature map and out is a block
+// of neighbouring outputs. For the gradient of the kernel, s is a line of the gradient of the
+// output, v is a line of the feature map and out is a block of neighbouring weights. The gradient
+// of the feature map is the forward pass with the flipped kernel.
 //
-// No header of PyTorch, no C++ runtime and no OpenMP is needed. The caller passes a function of
-// the OpenMP runtime that PyTorch itself uses, so that both share one set of threads.
+// Neither PyTorch's headers nor the C++ runtime nor OpenMP is needed. The caller passes a function
+// of the OpenMP runtime that PyTorch uses, so that both use the same threads.
 
 #include <cstdint>
 #include <cstdlib>
@@ -27,17 +28,18 @@
 #define VECTOR_BYTES 16
 #endif
 
-// Registers of out, which leave room for s and v. 7 divides the sides of the feature maps at 224.
+// Number of vectors of out in registers, which leaves registers for s and v. The sides of SLaK's
+// feature maps for images of 224 x 224 are multiples of 7.
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int64_t kBlock = 14;
 #else
 constexpr int64_t kBlock = 7;
 #endif
 
-// A tile of lines should stay in the second-level cache beside the data read and written.
+// A tile should fit into the second-level cache together with the data that is read and written.
 constexpr int64_t kTileBytes = 256 * 1024;
-// Partial sums of the gradient of the kernel: enough for many threads. Their number depends on
-// the shapes alone, so that the result does not depend on the number of threads.
+// Number of partial sums of the gradient of the kernel, enough for many threads. It depends only on
+// the shapes, so that the result does not depend on the number of threads.
 constexpr int64_t kPartials = 64;
 
 typedef void (*ParallelFn)(void (*)(void *), void *, unsigned, unsigned);
@@ -61,9 +63,10 @@ int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// A feature map (N, C, lines, length) with strides in elements: rows or columns are the lines.
+// Feature maps (N, C, lines, length) with strides in elements. Lines are rows, or columns if the
+// kernel is tall.
 template <typename T>
-struct Map {
+struct FeatureMaps {
   T *data;
   int64_t n, c, line, along;
 };
@@ -73,27 +76,27 @@ struct Problem {
   typedef typename Vec<T>::type V;
   static constexpr int64_t lanes = VECTOR_BYTES / sizeof(T);
 
-  int64_t images, channels, lines, length;  // of the feature map
-  int64_t rows, taps;                       // of the kernel: rows across lines, taps along them
-  Map<const T> x;
-  Map<const T> grad;    // gradient of the kernel only
-  Map<T> y;             // forward only
-  const T *bias;        // forward only, or null
-  int accumulate;       // forward only: add to y
-  const T *weight;      // forward only: (C, rows, taps), or (C, taps, rows) if transposed
-  T *result;            // gradient of the kernel only, same layout
-  int transposed;
-  V *partial;           // [groups][channel blocks][rows][taps]
-  int64_t groups;       // of slices; a slice is a chunk of lines of one image
-  int64_t chunk;        // lines in a chunk
-  int64_t next;         // the next piece of work without a thread
+  int64_t images, channels, lines, length;  // of the feature maps
+  int64_t rows, taps;                       // sides of the kernel across lines and along lines
+  FeatureMaps<const T> x;
+  FeatureMaps<const T> grad;  // gradient of the kernel only
+  FeatureMaps<T> y;           // forward only
+  const T *bias;              // forward only, may be null
+  int accumulate;             // forward only: add to y
+  const T *weight;            // forward only: (C, rows, taps), or (C, taps, rows) if transposed
+  T *result;                  // gradient of the kernel only, in the layout of weight
+  int transposed;             // the kernel is tall
+  V *partial;                 // [groups][channel blocks][rows][taps]
+  int64_t groups;             // number of groups of slices; a slice is a chunk of lines of an image
+  int64_t chunk;              // lines in a chunk
+  int64_t next;               // number of the next piece of work
   int failed;
 
   int64_t channel_blocks() const { return ceil_div(channels, lanes); }
   int64_t chunks() const { return ceil_div(lines, chunk); }
   int64_t half_rows() const { return rows / 2; }
   int64_t half_taps() const { return taps / 2; }
-  // The number that is split evenly into blocks of at most kBlock: outputs of a line or taps.
+  // Size of the blocks if `extent` outputs or taps are split evenly into blocks of at most kBlock.
   int64_t block(int64_t extent) const { return ceil_div(extent, ceil_div(extent, kBlock)); }
 };
 
@@ -112,7 +115,7 @@ inline void correlate(V *out, const V *s, int64_t s_step, const V *v, int64_t v_
   for (int t = 0; t < P; ++t) out[t] = sum[t];
 }
 
-// out has `width` vectors, 1 to kBlock of them.
+// Calls `correlate` for an out of `width` vectors, 1 to kBlock.
 template <typename V>
 void correlate(V *out, int64_t width, const V *s, int64_t s_step, const V *v, int64_t v_step,
                int64_t lines, int64_t count) {
@@ -129,7 +132,8 @@ void correlate(V *out, int64_t width, const V *s, int64_t s_step, const V *v, in
   }
 }
 
-// Visits a tile in the order of the memory beside it: `inner` steps, then the next run.
+// Visits the positions of a tile in the order in which a copy reads or writes the other memory:
+// `inner` positions at a distance of `step`, then the same at a distance of `run`.
 struct Position {
   int64_t start, i, inner, step, run;
   int64_t next() {
@@ -142,7 +146,7 @@ struct Position {
   }
 };
 
-// Transposes a square of as many vectors as each has lanes.
+// Transposes a square block: as many vectors as a vector has lanes.
 template <typename T>
 inline void transpose(typename Vec<T>::type *block) {
   constexpr int lanes = Problem<T>::lanes;
@@ -150,7 +154,7 @@ inline void transpose(typename Vec<T>::type *block) {
   typedef typename Vec<T>::index Index;
 #pragma GCC unroll 8
   for (int d = 1; d < lanes; d *= 2) {
-    // Squares of side d on both sides of the diagonal are swapped.
+    // Swap the squares of side d above the diagonal with those below it.
     Index upper, lower;
     for (int l = 0; l < lanes; ++l) {
       upper[l] = l & d ? lanes + l - d : l;
@@ -175,40 +179,41 @@ inline void transpose(typename Vec<T>::type *block) {
 #endif
 }
 
-// Copies lines [first, last) of the channels from c on into tile[line - first][position]. Lanes
-// beyond the last channel are not written. `pitch` is the distance of the lines of the tile.
+// Copies lines [first, last) of image n, from channel c on, into tile[line - first][i] for each
+// position i. Lanes after the last channel are not written. `pitch` is the distance between lines
+// of the tile.
 template <typename T>
-void pack(const Problem<T> &p, const Map<const T> &map, int64_t n, int64_t c, int64_t first,
-          int64_t last, typename Vec<T>::type *tile, int64_t pitch) {
+void pack(const Problem<T> &p, const FeatureMaps<const T> &maps, int64_t n, int64_t c,
+          int64_t first, int64_t last, typename Vec<T>::type *tile, int64_t pitch) {
   constexpr int64_t lanes = Problem<T>::lanes;
   const int64_t width = min(lanes, p.channels - c);
-  const T *source = map.data + n * map.n + c * map.c;
-  if (map.c == 1) {
+  const T *source = maps.data + n * maps.n + c * maps.c;
+  if (maps.c == 1) {
     T *target = reinterpret_cast<T *>(tile);
     for (int64_t line = first; line < last; ++line) {
-      const T *from = source + line * map.line;
+      const T *from = source + line * maps.line;
       T *to = target + (line - first) * pitch * lanes;
       if (width == lanes) {
         for (int64_t i = 0; i < p.length; ++i)
-          memcpy(to + i * lanes, from + i * map.along, sizeof(T) * lanes);
+          memcpy(to + i * lanes, from + i * maps.along, sizeof(T) * lanes);
       } else {
         for (int64_t i = 0; i < p.length; ++i)
-          for (int64_t k = 0; k < width; ++k) to[i * lanes + k] = from[i * map.along + k];
+          for (int64_t k = 0; k < width; ++k) to[i * lanes + k] = from[i * maps.along + k];
       }
     }
     return;
   }
-  // The contiguous direction is the inner one. Lines without a gap between them are read as one,
-  // because the lines of small feature maps would not fill a vector.
-  const bool by_line = map.along <= map.line;
+  // The inner loop runs in the direction of the smaller stride. Lines without gaps between them are
+  // read as one line, because a line of a small feature map would not fill a vector.
+  const bool by_line = maps.along <= maps.line;
   const int64_t outer = by_line ? last - first : p.length;
   const int64_t inner = by_line ? p.length : last - first;
-  const int64_t outer_from = by_line ? map.line : map.along;
-  const int64_t inner_from = by_line ? map.along : map.line;
+  const int64_t outer_from = by_line ? maps.line : maps.along;
+  const int64_t inner_from = by_line ? maps.along : maps.line;
   const int64_t outer_to = by_line ? pitch : 1, inner_to = by_line ? 1 : pitch;
   const bool dense = inner_from == 1 && outer_from == inner;
   const int64_t runs = dense ? 1 : outer, length = dense ? outer * inner : inner;
-  source += first * map.line;
+  source += first * maps.line;
   for (int64_t a = 0; a < runs; ++a) {
     const T *from = source + a * outer_from;
     Position at = {a * outer_to, 0, inner, inner_to, outer_to};
@@ -216,25 +221,26 @@ void pack(const Problem<T> &p, const Map<const T> &map, int64_t n, int64_t c, in
     if (inner_from == 1) {
       for (; b + lanes <= length; b += lanes) {
         typename Vec<T>::type block[lanes] = {};
-        for (int64_t k = 0; k < width; ++k) memcpy(&block[k], from + k * map.c + b, sizeof(block[k]));
+        for (int64_t k = 0; k < width; ++k)
+          memcpy(&block[k], from + k * maps.c + b, sizeof(block[k]));
         transpose<T>(block);
         for (int64_t k = 0; k < lanes; ++k) tile[at.next()] = block[k];
       }
     }
     for (; b < length; ++b) {
       T *to = reinterpret_cast<T *>(tile + at.next());
-      for (int64_t k = 0; k < width; ++k) to[k] = from[k * map.c + b * inner_from];
+      for (int64_t k = 0; k < width; ++k) to[k] = from[k * maps.c + b * inner_from];
     }
   }
 }
 
-// Writes tile[line - first][position] plus the bias to y, or adds it to y if `accumulate` is set.
+// Copies tile[line - first][i] to y, or adds it to y if `accumulate` is set.
 template <typename T>
 void unpack(const Problem<T> &p, int64_t n, int64_t c, int64_t first, int64_t last,
             const typename Vec<T>::type *tile) {
   constexpr int64_t lanes = Problem<T>::lanes;
   const int64_t width = min(lanes, p.channels - c);
-  const Map<T> &y = p.y;
+  const FeatureMaps<T> &y = p.y;
   T *target = y.data + n * y.n + c * y.c;
   const T *source = reinterpret_cast<const T *>(tile);
   if (y.c == 1) {
@@ -288,7 +294,7 @@ void unpack(const Problem<T> &p, int64_t n, int64_t c, int64_t first, int64_t la
   }
 }
 
-// The order in which the packed kernel, [row][tap], lies in memory.
+// Visits the packed kernel, [row][tap], in the order of the kernel in memory.
 template <typename T>
 Position kernel_order(const Problem<T> &p) {
   if (p.transposed) return {0, 0, p.rows, p.taps, 1};
@@ -337,7 +343,7 @@ int64_t take(Problem<T> &p) {
   return __atomic_fetch_add(&p.next, 1, __ATOMIC_RELAXED);
 }
 
-// Forward. A piece of work is a chunk of lines of one image and block of channels.
+// Forward pass. A piece of work is a chunk of lines of one image and one block of channels.
 template <typename T>
 void forward_worker(void *data) {
   typedef typename Vec<T>::type V;
@@ -355,10 +361,10 @@ void forward_worker(void *data) {
     return;
   }
   int64_t packed = -1;
-  // The margins are written once only.
+  // The margins stay zero, so they are written only once.
   memset(tile, 0, tile_lines * pitch * sizeof(V));
   for (int64_t work; (work = take(p)) < p.images * blocks * chunks;) {
-    // Blocks of channels change slowest, and each thread packs its own kernels.
+    // Blocks of channels change slowest. Each thread packs the kernels that it uses.
     const int64_t b = work / (p.images * chunks), n = work / chunks % p.images;
     const int64_t first = work % chunks * p.chunk, last = min(p.lines, first + p.chunk);
     const int64_t from = max(0, first - p.half_rows());
@@ -378,7 +384,7 @@ void forward_worker(void *data) {
       const int64_t bottom = min(p.rows, p.lines + p.half_rows() - line);
       for (int64_t start = 0; start < p.length;) {
         const int64_t width = min(block, p.length - start);
-        // Taps outside the line for the whole block are skipped.
+        // Skip the taps that are outside the line for the whole block.
         const int64_t left = max(0, p.half_taps() - start - width + 1);
         const int64_t right = min(p.taps, p.length + p.half_taps() - start);
         V *sums = out + (line - first) * p.length + start;
@@ -397,7 +403,7 @@ void forward_worker(void *data) {
   free(kernel);
 }
 
-// Gradient of the kernel. A piece of work is a group of slices and a block of channels.
+// Gradient of the kernel. A piece of work is one group of slices and one block of channels.
 template <typename T>
 void gradient_worker(void *data) {
   typedef typename Vec<T>::type V;
@@ -413,7 +419,7 @@ void gradient_worker(void *data) {
     return;
   }
   memset(tile, 0, tile_lines * pitch * sizeof(V));
-  // Lanes beyond the last channel take part in the arithmetic, which is slow for denormals.
+  // Lanes after the last channel take part in the arithmetic, which would be slow for denormals.
   memset(grad, 0, p.chunk * p.length * sizeof(V));
   for (int64_t work; (work = take(p)) < p.groups * blocks;) {
     const int64_t group = work / blocks, b = work % blocks;
@@ -451,7 +457,7 @@ void gradient_worker(void *data) {
   free(grad);
 }
 
-// Adds the partial sums of a block of channels in a fixed order, and writes the result.
+// Adds the partial sums of each block of channels in a fixed order, and writes the result.
 template <typename T>
 void sum_worker(void *data) {
   Problem<T> &p = *static_cast<Problem<T> *>(data);
@@ -491,7 +497,7 @@ Problem<T> make_problem(const int64_t *shape, const int64_t *kernel, const T *x,
 template <typename T>
 int64_t lines_of_a_tile(const Problem<T> &p, int64_t pitch) {
   const int64_t fitting = kTileBytes / (pitch * VECTOR_BYTES);
-  // At least as many new lines as lines that are read again for the neighbouring chunk.
+  // A chunk has at least as many lines as are read again for its neighbours.
   return max(1, min(p.lines, max(fitting - p.rows + 1, p.rows - 1)));
 }
 
@@ -507,7 +513,7 @@ int forward(const int64_t *shape, const int64_t *kernel, const T *x, const int64
   p.accumulate = accumulate;
   p.chunk = lines_of_a_tile(p, p.length + 2 * (p.block(p.length) - 1));
   const int64_t pieces = p.images * p.channel_blocks();
-  // Small pieces of work keep all threads busy until the end; they do not change the result.
+  // Small pieces of work keep all threads busy until the end. They do not change the result.
   if (pieces < 4 * threads)
     p.chunk = max(min(p.chunk, p.rows), min(p.chunk, ceil_div(p.lines * pieces, 4 * threads)));
   run(forward_worker<T>, p, threads, parallel);

@@ -1,9 +1,9 @@
-"""The operator: depth-wise convolution with large kernels, on any device, differentiable.
+"""The operator: differentiable depth-wise convolution with large kernels on any device.
 
-It is registered with PyTorch as ``mmslak::depthwise_conv2d``, a sum of depth-wise convolutions of
-one input. Its gradient with respect to the input is the same operator with flipped kernels. Its
-gradient with respect to a kernel is ``mmslak::depthwise_conv2d_weight_gradient``, which is
-bilinear, so that gradients of any order consist of these two operators.
+PyTorch knows it as ``mmslak::depthwise_conv2d``, a sum of depth-wise convolutions of one input. Its
+gradient with respect to the input is the same operator with flipped kernels. Its gradient with
+respect to a kernel is ``mmslak::depthwise_conv2d_weight_gradient``, which is bilinear. Gradients of
+any order therefore consist of these two operators.
 """
 
 import math
@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
-from . import cpp, pytorch
+from . import cpp, native, pytorch
 
-#: Values of ``implementation``: ``auto`` chooses by device and shape, ``native`` is PyTorch's
-#: convolution, ``pytorch`` consists of other operators of PyTorch, ``cpp`` is compiled for this
-#: CPU on first use, ``triton`` runs on GPUs.
+#: Values of ``implementation``: ``auto`` chooses by device, dtype and shape; ``native`` is
+#: PyTorch's convolution; ``pytorch`` consists of other operators of PyTorch; ``cpp`` is compiled
+#: for this CPU on first use; ``triton`` runs on GPUs.
 IMPLEMENTATIONS = ('auto', 'native', 'pytorch', 'cpp', 'triton')
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -31,8 +31,8 @@ def depthwise_conv2d(
 
     It supports autocast, ``torch.compile``, ``torch.export``, activation checkpointing and
     gradients of any order. Inside the transforms of ``torch.func`` and for forward-mode
-    derivatives PyTorch's own convolution is used. On a CPU the result is bitwise reproducible and
-    independent of the number of threads.
+    derivatives it is computed by PyTorch's own convolution. On a CPU the result is bitwise
+    reproducible and does not depend on the number of threads.
 
     Args:
         x (Tensor): Feature maps of shape (N, C, H, W), any strides.
@@ -59,7 +59,7 @@ def decomposed_conv2d(
     bias: Tensor | None = None,
     implementation: str = 'auto',
 ) -> Tensor:
-    """Sum the convolutions with an M x N, an N x M and an N x N kernel (paper, section 4).
+    """Sum depth-wise convolutions with an M x N, an N x M and an N x N kernel (paper, section 4).
 
     The small kernel is added to the centre of the tall one, so that two convolutions remain.
 
@@ -75,7 +75,7 @@ def decomposed_conv2d(
         Tensor: Shape (N, C, H, W), in the memory format of ``x``.
 
     Raises:
-        ValueError: As :func:`depthwise_conv2d`, and if ``small`` does not fit.
+        ValueError: As for :func:`depthwise_conv2d`, and if ``small`` is larger than ``tall``.
     """
     if small is not None:
         tall = add_centred(tall, small)
@@ -83,12 +83,23 @@ def decomposed_conv2d(
 
 
 def add_centred(weight: Tensor, small: Tensor) -> Tensor:
-    """Add kernels (C, 1, n, m) to the centre of larger ones (C, 1, N, M)."""
+    """Add small kernels to the centre of larger ones.
+
+    Args:
+        weight (Tensor): Larger kernels of shape (C, 1, H, W), H and W odd.
+        small (Tensor): Kernels of shape (C, 1, h, w), h and w odd.
+
+    Returns:
+        Tensor: Shape (C, 1, H, W).
+
+    Raises:
+        ValueError: If a small kernel is higher or wider than the larger one.
+    """
     high, broad = (a - b for a, b in zip(weight.shape[-2:], small.shape[-2:], strict=True))
     if high < 0 or broad < 0:
         raise ValueError(
-            f'a kernel of {tuple(small.shape[-2:])} does not fit inside one of '
-            f'{tuple(weight.shape[-2:])}'
+            f'a small kernel of size {tuple(small.shape[-2:])} does not fit inside a kernel of '
+            f'size {tuple(weight.shape[-2:])}'
         )
     return weight + F.pad(small, (broad // 2, broad // 2, high // 2, high // 2))
 
@@ -98,7 +109,10 @@ _DEFAULT = os.environ.get('MMSLAK_DEPTHWISE', 'auto')
 
 
 def resolve(implementation: str) -> str:
-    """Return the implementation asked for; ``MMSLAK_DEPTHWISE`` replaces ``auto``.
+    """Return the implementation; the environment variable ``MMSLAK_DEPTHWISE`` replaces ``auto``.
+
+    Args:
+        implementation (str): One of :data:`IMPLEMENTATIONS`.
 
     Raises:
         ValueError: If it is not one of :data:`IMPLEMENTATIONS`.
@@ -124,13 +138,15 @@ def _sum_of_convolutions(
         weights = [weight.to(dtype) for weight in weights]
     _check_tensors(x, weights, bias)
     if implementation == 'native' or _is_transformed():
-        # Without the operator, so that everything is PyTorch's own.
-        return _native(x, weights, bias)
+        return _sum_of_native(x, weights, bias)
     return torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
 
 
 def _is_transformed() -> bool:
-    """Return whether a transform is active for which the operator has no rule."""
+    """Return whether a transform of ``torch.func`` or forward-mode differentiation is active.
+
+    The operator has no rules for them, but PyTorch's own convolution has.
+    """
     if torch.compiler.is_compiling():
         return False
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
@@ -148,7 +164,8 @@ def _check_tensors(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Non
             )
         if weight.shape[2] % 2 == 0 or weight.shape[3] % 2 == 0:
             raise ValueError(
-                f'kernels must be odd ("same" padding), got {tuple(weight.shape[-2:])}'
+                'weight must have odd kernel sizes ("same" padding), got '
+                f'{tuple(weight.shape[-2:])}'
             )
     if bias is not None and bias.shape != (channels,):
         raise ValueError(f'bias must have shape ({channels},), got {tuple(bias.shape)}')
@@ -157,71 +174,32 @@ def _check_tensors(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Non
     for tensor in (*weights, *(() if bias is None else (bias,))):
         if tensor.dtype != x.dtype or tensor.device != x.device:
             raise ValueError(
-                f'weight and bias must be of the dtype and on the device of x, {x.dtype} on '
-                f'{x.device}, got {tensor.dtype} on {tensor.device}'
+                f'weight and bias must have the dtype and device of x, {x.dtype} on {x.device}, '
+                f'got {tensor.dtype} on {tensor.device}'
             )
 
 
-def _native(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
-    out = None
-    for weight in weights:
-        padding = (weight.shape[-2] // 2, weight.shape[-1] // 2)
-        one = F.conv2d(x, weight, bias, padding=padding, groups=x.shape[1])
-        out, bias = one if out is None else out + one, None
+def _sum_of_native(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
+    first, *others = weights
+    out = native.forward(x, first, bias)
+    for weight in others:
+        out = out + native.forward(x, weight)
     return out
 
 
-class _Native:
-    """PyTorch's convolution with the interface of the other implementations."""
-
-    @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
-    ) -> Tensor:
-        out = _native(x, [weight], bias)
-        return out if add_to is None else add_to.add_(out)
-
-    @staticmethod
-    def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-        padding = [kernel_size[0] // 2, kernel_size[1] // 2]
-        weight = x.new_empty(x.shape[1], 1, *kernel_size)
-        return torch.ops.aten.convolution_backward(
-            grad, x, weight, None, [1, 1], padding, [1, 1], False, [0, 0], x.shape[1],
-            [False, True, False],
-        )[1]  # fmt: skip
-
-
-class _Triton:
-    """The Triton kernels with the interface of the other implementations."""
-
-    @staticmethod
-    def available(x: Tensor) -> bool:
-        # Some builds of PyTorch have no Triton.
-        try:
-            from . import triton_kernels
-        except ImportError:
-            return False
-        return triton_kernels.available(x)
-
-    @staticmethod
-    def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
-    ) -> Tensor:
+def _triton():
+    """Return the module of the Triton kernels, or None if Triton is not installed."""
+    # Optional dependency: some builds of PyTorch come without Triton.
+    try:
         from . import triton_kernels
-
-        out = triton_kernels.forward(x, weight)
-        if bias is not None:
-            out += bias.view(-1, 1, 1)
-        return out if add_to is None else add_to.add_(out)
-
-    @staticmethod
-    def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-        from . import triton_kernels
-
-        return triton_kernels.weight_gradient(x, grad, kernel_size)
+    except ImportError:
+        return None
+    return triton_kernels
 
 
-_MODULES = {'native': _Native, 'pytorch': pytorch, 'cpp': cpp, 'triton': _Triton}
+def _triton_runs_on(x: Tensor) -> bool:
+    kernels = _triton()
+    return kernels is not None and kernels.available(x)
 
 
 def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> str:
@@ -237,13 +215,13 @@ def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> s
     """
     large = max(kernel_size) > 7
     if x.device.type == 'cuda':
-        return 'triton' if large and _Triton.available(x) else 'native'
+        return 'triton' if large and _triton_runs_on(x) else 'native'
     if x.device.type != 'cpu' or x.dtype not in (*_HALF, torch.float32, torch.float64):
         return 'native'
     if not cpp.available():
         return 'pytorch' if large else 'native'
-    # PyTorch was faster in tools/benchmark/large_kernel.py for small kernels with channels last,
-    # and with channels first for tall kernels on small feature maps.
+    # In tools/benchmark/large_kernel.py PyTorch's convolution was faster for small kernels with
+    # channels last, and for tall kernels on small feature maps with channels first.
     if x.is_contiguous(memory_format=torch.channels_last):
         fast = max(kernel_size) <= 3
     else:
@@ -251,23 +229,28 @@ def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> s
     return 'native' if fast and not gradient else 'cpp'
 
 
+_MODULES = {'native': native, 'pytorch': pytorch, 'cpp': cpp}
+
+
 def _implementation(x: Tensor, kernel_size: tuple[int, int], asked: str, gradient: bool = False):
+    """Return the module of the implementation, with its ``forward`` and ``weight_gradient``."""
     name = choose(x, kernel_size, gradient) if asked == 'auto' else asked
     if name == 'cpp' and (x.device.type != 'cpu' or not cpp.available()):
         raise ValueError(
-            "implementation='cpp' needs tensors on the CPU and a C++ compiler (g++, clang++ or "
-            "what CXX names); implementation='auto' runs everywhere"
+            "implementation='cpp' needs tensors on the CPU and a C++ compiler (g++, clang++, c++ "
+            f'or the one in the environment variable CXX), got a tensor on {x.device}; '
+            "implementation='auto' runs everywhere"
         )
-    if name == 'triton' and not _Triton.available(x):
+    if name == 'triton' and not _triton_runs_on(x):
         raise ValueError(
-            "implementation='triton' needs Triton and tensors of float16, bfloat16 or float32 on "
-            "a CUDA device; implementation='auto' runs everywhere"
+            "implementation='triton' needs Triton and tensors of float16, bfloat16 or float32 on a "
+            f"CUDA device, got {x.dtype} on {x.device}; implementation='auto' runs everywhere"
         )
-    return _MODULES[name]
+    return _triton() if name == 'triton' else _MODULES[name]
 
 
 def _widened(x: Tensor, implementation) -> bool:
-    """Return whether an implementation computes half precision in float32."""
+    """Return whether an implementation computes 16-bit dtypes in float32."""
     return implementation in (cpp, pytorch) and x.dtype in _HALF
 
 
@@ -298,7 +281,7 @@ def _weight_gradient(
 
 
 def _laid_out(out: Tensor, x: Tensor) -> Tensor:
-    """Return ``out`` with the strides of ``torch.empty_like(x)``, as the operator promises."""
+    """Return ``out`` with the strides of ``torch.empty_like(x)``, which the operator promises."""
     like = torch.empty_like(x, device='meta', dtype=out.dtype)
     if out.stride() == like.stride():
         return out
@@ -385,7 +368,7 @@ torch.library.register_autograd(
 
 @register_flop_formula(torch.ops.mmslak.depthwise_conv2d)
 def _(x_shape, weight_shapes, bias_shape, implementation, out_shape=None, **kwargs) -> int:
-    """Count two operations for each tap and position, as PyTorch does for its convolutions."""
+    """Count two operations for each weight and position, as for PyTorch's convolutions."""
     return sum(2 * math.prod(x_shape) * math.prod(shape[-2:]) for shape in weight_shapes)
 
 

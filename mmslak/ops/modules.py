@@ -1,4 +1,4 @@
-"""Large depth-wise convolutions in any network: a module, and a replacement in place."""
+"""Large depth-wise convolutions for any network: a module, and in-place replacement."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,18 +15,19 @@ class LargeKernelConv2d(nn.Conv2d):
     Args:
         in_channels (int): Channels C of the input.
         out_channels (int): Equal to ``in_channels``.
-        kernel_size (int or tuple[int, int]): Odd.
+        kernel_size (int or tuple[int, int]): Height and width of the kernel, odd.
         stride, padding, dilation, groups, bias, padding_mode: As for ``nn.Conv2d``. Only
             depth-wise convolutions with stride 1 and "same" zero padding are allowed; these are
             the defaults of ``padding`` and ``groups``.
         implementation (str): One of :data:`mmslak.ops.IMPLEMENTATIONS`.
-        device, dtype: Device and dtype of the parameters.
+        device (torch.device or str, optional): Device of the parameters.
+        dtype (torch.dtype, optional): Dtype of the parameters.
 
     Raises:
-        ValueError: For a convolution of another kind, or an unknown implementation.
+        ValueError: For a convolution that is not supported, or an unknown implementation.
     """
 
-    #: Default for modules that were created as ``nn.Conv2d``.
+    #: Default for a module that was created as ``nn.Conv2d``.
     implementation = 'auto'
 
     def __init__(
@@ -66,21 +67,21 @@ class LargeKernelConv2d(nn.Conv2d):
 
 
 def unsuitable(conv: nn.Conv2d) -> str:
-    """Return why :func:`depthwise_conv2d` cannot compute a convolution; empty if it can."""
+    """Return why :func:`depthwise_conv2d` cannot compute a convolution, empty if it can."""
     same = tuple(size // 2 for size in conv.kernel_size)
     if not conv.groups == conv.in_channels == conv.out_channels:
         return (
-            f'not depth-wise, {conv.in_channels} channels to {conv.out_channels} in '
-            f'{conv.groups} groups'
+            f'not depth-wise ({conv.in_channels} input channels, {conv.out_channels} output '
+            f'channels, {conv.groups} groups)'
         )
     if any(size % 2 == 0 for size in conv.kernel_size):
-        return f'an even kernel, {conv.kernel_size}'
+        return f'even kernel size {conv.kernel_size}'
     if tuple(conv.stride) != (1, 1) or tuple(conv.dilation) != (1, 1):
-        return f'stride {conv.stride}, dilation {conv.dilation}'
+        return f'stride {conv.stride} and dilation {conv.dilation}, both must be 1'
     if conv.padding != 'same' and tuple(conv.padding) != same:
-        return f'padding {conv.padding}, where "same" is {same}'
+        return f'padding {conv.padding} instead of "same" padding {same}'
     if conv.padding_mode != 'zeros':
-        return f'padding_mode {conv.padding_mode!r}'
+        return f"padding_mode {conv.padding_mode!r} instead of 'zeros'"
     return ''
 
 
@@ -89,12 +90,12 @@ class Swap:
     """A convolution that :func:`accelerate` considered.
 
     Attributes:
-        name (str): Name in the network.
-        kernel_size (tuple[int, int]): Height and width.
-        shape (tuple[int, ...] or None): Shape (N, C, H, W) of its input.
+        name (str): Name of the module in the network.
+        kernel_size (tuple[int, int]): Height and width of the kernel.
+        shape (tuple[int, ...] or None): Shape (N, C, H, W) of its input in the example.
         before (float or None): Milliseconds as ``nn.Conv2d``.
-        after (float or None): Milliseconds with the large-kernel operator.
-        swapped (bool): Whether it was replaced; it is not if that would be slower.
+        after (float or None): Milliseconds with this package's operator.
+        swapped (bool): Whether the module was replaced; it is not if the operator is slower.
     """
 
     name: str
@@ -125,19 +126,19 @@ def accelerate(
     """Run the depth-wise convolutions of any network on this package's operator.
 
     The modules keep their parameters, names and hooks; only their computation changes. With an
-    example input each convolution is timed both ways on the feature map that it gets, and only
-    those that become faster are replaced. Without an example all suitable ones are replaced.
+    example input each convolution is timed both ways on an input of the same shape, and replaced
+    if it becomes faster. Without an example all suitable convolutions are replaced.
 
     Args:
         model (nn.Module): The network, changed in place.
         *inputs: Example inputs for ``model(*inputs)``.
-        run (Callable, optional): Runs the model on an example where ``model(*inputs)`` cannot,
-            such as ``lambda: model(x, mode='tensor')``.
+        run (Callable, optional): Runs the model on an example, if ``model(*inputs)`` does not
+            suffice: for instance ``lambda: model(x, mode='tensor')``.
         implementation (str): One of :data:`mmslak.ops.IMPLEMENTATIONS`.
-        log (Callable, optional): Called with a line for each convolution; None for no output.
+        log (Callable, optional): Called with one line for each convolution; None for no output.
 
     Returns:
-        list[Swap]: The suitable convolutions. Those that the example did not reach are replaced
+        list[Swap]: The suitable convolutions. Those that the example does not use are replaced
         without being timed.
 
     Raises:
@@ -152,7 +153,7 @@ def accelerate(
     }
     if inputs and run is None:
         run = lambda: model(*inputs)  # noqa: E731
-    seen = _maps_seen(model, found, run) if run else {}
+    seen = _inputs_seen(model, found, run) if run else {}
     swaps, timed = [], {}
     for name, conv in found.items():
         x, before, after = seen.get(name), None, None
@@ -163,7 +164,7 @@ def accelerate(
             before, after = timed[alike]
         gains = x is None or after <= before
         if gains:
-            # The module object stays the same, so that hooks and references to it stay valid.
+            # The module stays the same object, so that hooks and references to it stay valid.
             conv.__class__ = LargeKernelConv2d
             conv.implementation = implementation
         shape = None if x is None else tuple(x.shape)
@@ -181,10 +182,10 @@ def accelerate(
     return swaps
 
 
-def _maps_seen(
+def _inputs_seen(
     model: nn.Module, convs: dict[str, nn.Conv2d], run: Callable[[], object]
 ) -> dict[str, Tensor]:
-    """Return a tensor on the meta device like the first input of each convolution."""
+    """Return the first input of each convolution as a tensor on the meta device."""
     seen = {}
 
     def look(name: str):

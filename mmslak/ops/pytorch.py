@@ -2,13 +2,16 @@
 
 On CPUs PyTorch's convolution is fast for tall kernels only, and slow in every backward pass. Wide
 kernels are therefore transposed, and the gradient of a kernel is a batched matrix product. For a
-channel and a row i of the kernel, ``P = grad^T x_i`` over all lines of all images contains the
-product of every position p of the gradient with every position q of the feature map. The gradient
-of tap j is the sum of the diagonal q - p = j - kw // 2 of P.
+channel and a row i of the kernel, let x_i be the feature map shifted by i - kh // 2 rows. Then
+``P = grad^T x_i``, summed over all rows of all images, contains the product of every column p of
+the gradient with every column q of the feature map. The gradient of the weight in row i and column
+j of the kernel is the sum of the diagonal q - p = j - kw // 2 of P.
 """
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from . import native
 
 
 def forward(
@@ -16,10 +19,9 @@ def forward(
 ) -> Tensor:
     """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, and add to ``add_to`` in place."""
     if weight.shape[-1] > weight.shape[-2]:
-        out = _convolve(x.mT.contiguous(), weight.mT.contiguous(), bias).mT
-    else:
-        out = _convolve(x, weight, bias)
-    return out if add_to is None else add_to.add_(out)
+        out = native.forward(x.mT.contiguous(), weight.mT.contiguous(), bias).mT
+        return out if add_to is None else add_to.add_(out)
+    return native.forward(x, weight, bias, add_to)
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
@@ -29,7 +31,7 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
         return weight_gradient(x.mT, grad.mT, (columns, rows)).mT.contiguous()
     images, channels, height, width = x.shape
     out = x.new_zeros(channels, rows, columns)
-    # (C, H, N, W): the lines of one row of all images are one block in memory.
+    # (C, H, N, W): one row of all images is one block in memory.
     x, grad = (t.permute(1, 2, 0, 3).contiguous() for t in (x, grad))
     for i in range(rows):
         down = i - rows // 2
@@ -42,16 +44,11 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
     return out.unsqueeze(1)
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    padding = (weight.shape[-2] // 2, weight.shape[-1] // 2)
-    return F.conv2d(x, weight, bias, padding=padding, groups=weight.shape[0])
-
-
 def _diagonals(products: Tensor, count: int) -> Tensor:
     """Sum the ``count`` middle diagonals of each matrix: (C, L, L) to (C, count)."""
     channels, length, _ = products.shape
-    # Rows of length 2 L - 1 are viewed as rows of length 2 L, which shifts each row one further to
-    # the left than the one before. Column d + L - 1 then contains the diagonal q - p = d.
+    # Rows of length 2 L - 1 are viewed as rows of length 2 L. This shifts row p by p positions to
+    # the left, so that column d + L - 1 contains the diagonal q - p = d.
     rows = F.pad(products, (length - 1, 0)).flatten(1)
     sums = F.pad(rows, (0, length)).view(channels, length, 2 * length).sum(1)
     margin = count // 2 - (length - 1)

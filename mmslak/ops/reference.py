@@ -1,4 +1,4 @@
-"""The slow reference of the operator, against which every implementation is tested."""
+"""The slow reference of the operator, which every implementation is tested against."""
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
         weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
 
     Returns:
-        Tensor: float64, shape (N, C, H, W): the sum over the taps (i, j) of
-        ``weight[c, 0, i, j] * x[n, c, h + i - kh // 2, w + j - kw // 2]``, without the
-        positions outside the feature map.
+        Tensor: float64, shape (N, C, H, W): the sum over i and j of
+        ``weight[c, 0, i, j] * x[n, c, h + i - kh // 2, w + j - kw // 2]``, where x is zero outside
+        the feature map.
     """
     out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
     for i, j, here, there in _taps(x, weight.shape[-2:]):
@@ -23,7 +23,15 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """Return the gradient of the input, (N, C, H, W) in float64, for ``grad`` of the output."""
+    """Return the gradient of the input.
+
+    Args:
+        grad (Tensor): Gradient of the output, of shape (N, C, H, W).
+        weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd.
+
+    Returns:
+        Tensor: float64, shape (N, C, H, W).
+    """
     out = torch.zeros(grad.shape, dtype=torch.float64, device=grad.device)
     for i, j, here, there in _taps(grad, weight.shape[-2:]):
         out[there] += weight[:, :, i, j].double().unsqueeze(-1) * grad[here].double()
@@ -31,7 +39,16 @@ def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
 
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Return the gradient of the kernels, (C, 1, kh, kw) in float64, for ``grad`` of the output."""
+    """Return the gradient of the kernels.
+
+    Args:
+        x (Tensor): Feature maps of shape (N, C, H, W).
+        grad (Tensor): Gradient of the output, of the same shape.
+        kernel_size (tuple[int, int]): kh and kw, odd.
+
+    Returns:
+        Tensor: float64, shape (C, 1, kh, kw).
+    """
     out = torch.zeros(x.shape[1], 1, *kernel_size, dtype=torch.float64, device=x.device)
     for i, j, here, there in _taps(x, kernel_size):
         out[:, 0, i, j] = (grad[here].double() * x[there].double()).sum((0, 2, 3))
@@ -39,7 +56,7 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
 
 
 def _taps(x: Tensor, kernel_size: tuple[int, int]):
-    """Yield each tap that overlaps the feature map, with its positions of output and input."""
+    """Yield each position of the kernel with the slices of output and input that it connects."""
     (height, width), (rows, columns) = x.shape[-2:], kernel_size
     for i in range(rows):
         for j in range(columns):

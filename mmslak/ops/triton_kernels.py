@@ -1,26 +1,27 @@
 """Depth-wise convolution with large kernels on a GPU, as blocked Toeplitz products in Triton.
 
 A feature map is a set of *lines* along the longer side of the kernel: rows for a wide kernel,
-columns for a tall one, where the strides are swapped and the code is the same. Along a line, the
-convolution with one line of weights is the product with a banded Toeplitz matrix,
+columns for a tall one. For tall kernels the strides are swapped, and the code is the same. A
+kernel is a short list of lines of weights. Along a line, the convolution with one line of weights
+is the product with a banded Toeplitz matrix,
 
-    out[r, p] = sum over q of x[r, q] T[q, p],    T[q, p] = weight[q - p + length // 2],
+    out[r, p] = sum over q of x[r, q] T[q, p],    T[q, p] = weight[q - p + length // 2].
 
-so that the product of many lines and a block of the band is a matrix product for the tensor
-cores. The lines of weights of a kernel add up such products, over lines shifted by one. Blocks
-outside the band are skipped.
+The product of many lines with a block of the band is a matrix product for the tensor cores. The
+products of all lines of weights, each with the lines of the feature map shifted by one more, are
+added up. Blocks outside the band are skipped.
 
-The weight gradient is the product G^T X over all lines, for each line of weights. It is a block of
-M[p, q], and the gradient of weight j is the sum of the diagonal q - p = j - length // 2. It costs
-as many multiplications as the forward pass and loads inputs in long vectors. The alternative is
-to load X as a Toeplitz matrix, so that the product is the gradient itself. Its product has only as
+The gradient of one line of weights comes from the product M = G^T X over all lines: the gradient
+of weight j is the sum of the diagonal q - p = j - length // 2 of M[p, q]. It costs as many
+multiplications as the forward pass and loads inputs in long vectors. The alternative would be to
+load X as a Toeplitz matrix, so that the product is the gradient itself. That product has only as
 many rows as the kernel has lines (5, padded to 16 or 64), and it loads each input as many times as
 the kernel is long. Partial sums are stored and added in a fixed order, without atomics, so that
 the result is the same in every run.
 
 Importing this module needs Triton. The kernels are tested in Triton's interpreter on CPU tensors,
-and they were compiled for compute capabilities 8.0 and 9.0. Block sizes were chosen by the reports
-of the compiler (registers, spills, shared memory, instructions); times are not measured.
+and they were compiled for compute capabilities 8.0 and 9.0. Block sizes were chosen from the
+reports of the compiler (registers, spills, shared memory, instructions); times are not measured.
 """
 
 from math import gcd
@@ -33,33 +34,33 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-#: Number of programs of the weight gradient, if there are enough lines: several for each
+#: Smallest number of programs of the weight gradient, if there are enough lines: several for each
 #: multiprocessor of a large GPU. It is a constant so that sums are the same on every GPU.
 PROGRAMS = 2048
-#: The number of lines of an image is rounded up to a multiple of this if lines are neighbours in
-#: memory, so that the compiler can load neighbours together.
+#: If neighbouring lines are adjacent in memory, the number of lines of an image is rounded up to a
+#: multiple of this, so that the compiler can load them together.
 NEIGHBOURS = 8
 
 
 class Blocks(NamedTuple):
-    """Sizes of the block of one program, powers of two from 16, and its launch settings."""
+    """Block sizes of one program, powers of two from 16, and its launch settings."""
 
-    lines: int  #: lines
-    outputs: int  #: positions p along a line, of outputs
-    inputs: int  #: positions q along a line, of inputs
+    lines: int
+    outputs: int  #: positions p of outputs along a line
+    inputs: int  #: positions q of inputs along a line
     warps: int
     stages: int  #: number of steps whose loads overlap
-    #: upper limit for a thread; without it the compiler uses more registers than needed, and
-    #: fewer programs share a multiprocessor
+    #: Largest number of registers of a thread. Without a limit the compiler uses more registers
+    #: than needed, and fewer programs share a multiprocessor.
     registers: int | None = None
 
 
-#: (pass, precision, loads, line, kernel, capability), Blocks. None matches anything, and the first
-#: row that matches is used, so that measured rows go above general ones. Precision is '16' for both
-#: 16-bit types, 'tf32' or 'ieee'. Loads are 'vector' where neighbours along a line are loaded
-#: together, otherwise 'scalar', which needs more registers. A line is 'long' from 65 positions,
-#: otherwise 'short'. A kernel is 'small' up to 15 weights, otherwise 'large'. The capability is
-#: (major, minor).
+#: Rows of (pass, precision, loads, line, kernel, capability) and the blocks for them. None matches
+#: anything. The first row that matches is used, so special rows stand above general ones. Precision
+#: is '16' for both 16-bit dtypes, 'tf32' or 'ieee'. Loads are 'vector' if neighbours along a line
+#: are loaded together, otherwise 'scalar', which needs more registers. A line of more than 64
+#: positions is 'long', otherwise 'short'. A kernel of at most 15 weights along the line is 'small',
+#: otherwise 'large'. The capability is (major, minor).
 TABLE = (
     (('forward', '16', 'vector', 'long', 'small', None), Blocks(128, 64, 32, 8, 3, 128)),
     (('forward', '16', 'vector', None, None, (9, 0)), Blocks(128, 64, 64, 8, 3, 80)),
@@ -90,23 +91,34 @@ def available(x: Tensor) -> bool:
 
 
 @torch.no_grad()
-def forward(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolve each channel with its own kernel, with stride 1 and "same" zero padding.
+def forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
+) -> Tensor:
+    """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, in float32, float16 or bfloat16.
 
     Args:
-        x (Tensor): Of shape (N, C, H, W), float32, float16 or bfloat16, of any strides.
-        weight (Tensor): Of shape (C, 1, kh, kw), kh and kw odd, of any strides; used in the
-            precision of ``x``.
+        x (Tensor): Feature maps of shape (N, C, H, W), of any strides.
+        weight (Tensor): Kernels of shape (C, 1, kh, kw), kh and kw odd, of any strides and dtype;
+            used in the dtype of ``x``.
+        bias (Tensor, optional): Of shape (C,).
+        add_to (Tensor, optional): Of the shape of ``x``; the result is added to it in place.
 
     Returns:
-        Tensor: With the shape, dtype and memory format of ``x``. Sums are in float32; products of
-        float32 are rounded to TF32 only if ``torch.backends.cuda.matmul.fp32_precision`` is
-        'tf32'. An infinite input or NaN makes the outputs of its whole block NaN, not only those
-        within the reach of the kernel.
+        Tensor: ``add_to``, or a new tensor in the memory format of ``x``. Sums are in float32;
+        float32 products are rounded to TF32 only if ``torch.backends.cuda.matmul.fp32_precision``
+        is 'tf32'. An infinite input or NaN makes all outputs of its block NaN, including those
+        that the kernel does not connect to it.
 
     Raises:
         ValueError: If the shapes, dtypes or devices do not fit.
     """
+    out = _convolve(x, weight)
+    if bias is not None:
+        out += bias.view(-1, 1, 1)
+    return out if add_to is None else add_to.add_(out)
+
+
+def _convolve(x: Tensor, weight: Tensor) -> Tensor:
     kernel = tuple(weight.shape[2:])
     _check(x, weight.shape, kernel)
     if weight.device != x.device:
@@ -122,14 +134,15 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
     blocks = _blocks('forward', x, lines)
     row_blocks = triton.cdiv(lines.rows, blocks.lines)
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
-    # Zeros on both sides of the weights make every block of the band a load without a mask. Of
-    # the band, it reaches from outputs + 14 before the weights to outputs + inputs - 2 after.
+    # The weights are padded with zeros on both sides, so that every block of the band is loaded
+    # without a mask. Blocks reach from outputs + 14 positions before the weights to
+    # outputs + inputs - 2 positions after them.
     margin = blocks.outputs + blocks.inputs
     padded = x.new_zeros(lines.channels, short, margin + long + margin)
     padded[:, :, margin : margin + long] = lines.along_lines(weight[:, 0])
     _launch(
         _forward_kernel,
-        # One dimension: the others end at 65535.
+        # In one grid dimension, because the other two have at most 65535 programs.
         lines.channels * output_blocks * row_blocks,
         blocks,
         dict(
@@ -139,7 +152,7 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
             **lines.arguments('x', 'out'),
             row_blocks=row_blocks,
             output_blocks=output_blocks,
-            # Lines of weights that reach from one line of the map to another.
+            # Only lines of weights that connect two lines of the feature map.
             first_tap=max(0, short // 2 - (lines.count - 1)),
             last_tap=min(short, short // 2 + lines.count),
             weight_c=padded.stride(0),
@@ -152,34 +165,17 @@ def forward(x: Tensor, weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of the input: the convolution of the output's gradient with the flipped kernel.
-
-    Args:
-        grad (Tensor): Gradient of the output, (N, C, H, W).
-        weight (Tensor): Of shape (C, 1, kh, kw), as in the forward pass.
-
-    Returns:
-        Tensor: As ``torch.empty_like(grad)``.
-
-    Raises:
-        ValueError: As `forward`.
-    """
-    return forward(grad, weight.flip((2, 3)))
-
-
-@torch.no_grad()
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
-    """Return the gradient of the weights, bitwise the same in every run.
+    """Return the gradient of the kernels, bitwise the same in every run.
 
     Args:
-        x (Tensor): Input of the forward pass, (N, C, H, W), of any strides.
+        x (Tensor): Feature maps of shape (N, C, H, W), of any strides.
         grad (Tensor): Gradient of the output, of the shape and dtype of ``x``, of any strides.
         kernel_size (tuple[int, int]): Height and width of the kernel, both odd.
 
     Returns:
         Tensor: Of shape (C, 1, kh, kw), in the dtype of ``x``. Sums are in float32, products as
-        in `forward`.
+        in :func:`forward`.
 
     Raises:
         ValueError: If the shapes, dtypes or devices do not fit.
@@ -200,13 +196,13 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
     short, long = lines.kernel
     blocks = _blocks('weight_gradient', x, lines)
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
-    # As in the kernel: a block of outputs needs inputs from a multiple of 16.
+    # As in the kernel, the inputs of a block of outputs start at a multiple of 16.
     reach = (
         min(p + blocks.outputs + long // 2, lines.length) - max(p - long // 2, 0) // 16 * 16
         for p in range(0, lines.length, blocks.outputs)
     )
     input_blocks = triton.cdiv(max(reach), blocks.inputs)
-    # Enough programs to fill a GPU, by dividing the lines where there are too few.
+    # If there are too few programs to fill a GPU, the lines are divided into parts.
     parts = triton.cdiv(PROGRAMS, lines.channels * short * output_blocks * input_blocks)
     part_rows = triton.cdiv(triton.cdiv(lines.rows, parts), blocks.lines) * blocks.lines
     parts = triton.cdiv(lines.rows, part_rows)
@@ -234,16 +230,16 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
 
 def _check(x: Tensor, weight_shape: tuple[int, ...], kernel: tuple[int, ...]) -> None:
     if x.ndim != 4:
-        raise ValueError(f'x must be of shape (N, C, H, W), got {tuple(x.shape)}')
+        raise ValueError(f'x must have shape (N, C, H, W), got {tuple(x.shape)}')
     if x.dtype not in DTYPES:
-        raise ValueError(f'x must be one of {", ".join(map(str, DTYPES))}, got {x.dtype}')
+        raise ValueError(f'x.dtype must be one of {", ".join(map(str, DTYPES))}, got {x.dtype}')
     if len(weight_shape) != 4 or tuple(weight_shape[:2]) != (x.shape[1], 1):
         raise ValueError(
-            f'weight must be of shape ({x.shape[1]}, 1, kh, kw) for the {x.shape[1]} channels '
-            f'of x, got {tuple(weight_shape)}'
+            f'weight must have shape ({x.shape[1]}, 1, kh, kw) for {x.shape[1]} channels, got '
+            f'{tuple(weight_shape)}'
         )
     if any(size < 1 or size % 2 == 0 for size in kernel):
-        raise ValueError(f'both sizes of the kernel must be odd, got {kernel}')
+        raise ValueError(f'weight must have odd kernel sizes ("same" padding), got {kernel}')
 
 
 def _is_planar(x: Tensor) -> bool:
@@ -252,32 +248,32 @@ def _is_planar(x: Tensor) -> bool:
 
 
 def _planar(x: Tensor) -> Tensor:
-    """Return ``x``, or a contiguous copy if its channels are neighbours in memory.
+    """Return ``x``, or a contiguous copy if its channels are adjacent in memory.
 
-    A program works on one channel. Without the copy every load would fetch 32 bytes of
-    neighbouring channels for the 2 or 4 bytes that it needs, again for each line of weights.
+    A program works on one channel. Without the copy every load would fetch 32 bytes of several
+    channels for the 2 or 4 bytes that it needs, and would do so again for each line of weights.
     """
     return x if _is_planar(x) else x.contiguous()
 
 
 class _Lines(NamedTuple):
-    """Two tensors of one shape as lines along the longer side of a kernel."""
+    """Two tensors of one shape, seen as lines along the longer side of a kernel."""
 
     tall: bool
-    kernel: tuple[int, int]  #: short and long side
+    kernel: tuple[int, int]  #: short and long side of the kernel
     channels: int
     count: int  #: lines of one feature map
-    length: int
-    rows: int  #: lines of a channel over all images, including the padding below
+    length: int  #: positions of one line
+    rows: int  #: lines of a channel over all images, padding included
     neighbours: int  #: the lines of one feature map are padded to a multiple of this
-    unit: int
-    strides: tuple[tuple[int, int, int, int], ...]  #: images, channels, lines, along a line
-    index: tl.dtype  #: type of positions within a channel: 64 bits cost registers
+    unit: int  #: elements in which lengths and strides are counted
+    strides: tuple[tuple[int, int, int, int], ...]  #: of images, channels, lines, along a line
+    index: tl.dtype  #: type of positions within a channel; 64 bits cost registers
 
     @classmethod
     def of(cls, kernel: tuple[int, int], *tensors: Tensor) -> '_Lines':
         shape = tensors[0].shape
-        # Weights that never overlap the feature map do not count.
+        # Weights that never overlap the feature map do not matter.
         reach = [min(k, 2 * size - 1) for k, size in zip(kernel, shape[2:], strict=True)]
         tall = reach[0] > reach[1]
 
@@ -290,9 +286,9 @@ class _Lines(NamedTuple):
         rows = images * triton.cdiv(count, neighbours) * neighbours
         if rows > 2**31 - 2**10:
             raise ValueError(f'x has {rows} lines for each channel, more than 32 bits can count')
-        # The compiler knows of an argument at most that it is a multiple of 16. If lengths and
-        # strides are passed in units of several elements, it loads and stores whole units: 8
-        # elements of 16 bits in feature maps 56 wide.
+        # All that the compiler can know about an argument is that it is a multiple of 16. If
+        # lengths and strides are passed in units of several elements, it loads and stores whole
+        # units, for example 8 elements of 16 bits for feature maps of width 56.
         unit = 1
         if all(s[3] == 1 for s in strides):
             unit = gcd(
@@ -316,11 +312,11 @@ class _Lines(NamedTuple):
         )
 
     def along_lines(self, weights: Tensor) -> Tensor:
-        """Return weights (C, kh, kw) as (C, short, long), or the reverse."""
+        """Transpose weights of a tall kernel from (C, kh, kw) to (C, short, long), or back."""
         return weights.transpose(1, 2) if self.tall else weights
 
     def arguments(self, *names: str) -> dict:
-        """Return the arguments that both kernels take."""
+        """Return the arguments that both kernels take, with strides under the tensors' names."""
         result = dict(
             rows=self.rows,
             lines=self.count,
@@ -345,7 +341,7 @@ def _constants(x: Tensor, blocks: Blocks) -> dict:
         OUTPUTS=blocks.outputs,
         INPUTS=blocks.inputs,
         PRECISION='tf32' if _precision(x.dtype) == 'tf32' else 'ieee',
-        # The interpreter stores bfloat16 as integers and would multiply those.
+        # The interpreter stores bfloat16 as integers and would multiply these integers.
         UPCAST=x.dtype == torch.bfloat16 and isinstance(_forward_kernel, InterpretedFunction),
     )
 
@@ -353,7 +349,7 @@ def _constants(x: Tensor, blocks: Blocks) -> dict:
 def _precision(dtype: torch.dtype) -> str:
     if dtype != torch.float32:
         return '16'
-    # PyTorch's older `allow_tf32` and `set_float32_matmul_precision` set this too.
+    # PyTorch's older `allow_tf32` and `set_float32_matmul_precision` also set this.
     return 'tf32' if torch.backends.cuda.matmul.fp32_precision == 'tf32' else 'ieee'
 
 
@@ -362,7 +358,7 @@ def _capability(x: Tensor) -> tuple[int, int] | None:
 
 
 def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
-    """Return the blocks from the table, no larger than the lines need."""
+    """Return the blocks in the table, made no larger than the lines need."""
     key = (
         name,
         _precision(x.dtype),
@@ -378,7 +374,7 @@ def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
     )
 
     def fitted(block: int, size: int) -> int:
-        # The smallest size of a matrix product is 16.
+        # The sides of a matrix product are at least 16.
         return min(block, max(16, triton.next_power_of_2(size)))
 
     blocks = blocks._replace(
@@ -386,13 +382,13 @@ def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
         outputs=fitted(blocks.outputs, lines.length),
         inputs=fitted(blocks.inputs, lines.length),
     )
-    # With fewer than 16 sums for each thread, 8 warps would idle.
+    # With fewer than 16 sums per thread, 8 warps would not be busy.
     small = blocks.outputs * (blocks.lines if name == 'forward' else blocks.inputs) < 4096
     return blocks._replace(warps=4, registers=None) if small else blocks
 
 
 def _launch(kernel, programs: int, blocks: Blocks, arguments: dict) -> None:
-    # Triton launches on the current device, which may differ from that of the tensors.
+    # Triton launches on the current device, which may not be the device of the tensors.
     with torch.cuda.device_of(arguments['x_ptr']):
         kernel[(programs,)](
             **arguments,
@@ -402,13 +398,13 @@ def _launch(kernel, programs: int, blocks: Blocks, arguments: dict) -> None:
         )
 
 
-# Numbers that differ between batches and feature maps. They must not trigger a new compilation.
+# Arguments that differ between batches and feature maps. They must not cause a new compilation.
 COUNTS = (
     *('rows', 'lines', 'groups', 'units', 'short', 'long', 'row_blocks'),
     *('input_blocks', 'first_tap', 'last_tap', 'parts', 'part_rows', 'weight_c', 'weight_s'),
 )
 
-# Within a channel, positions of elements are of type INDEX; channels are added in 64 bits.
+# Positions within a channel have the type INDEX; offsets of channels are added in 64 bits.
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -446,7 +442,7 @@ def _forward_kernel(
     UPCAST: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """One block of outputs along a block of lines of one channel."""
+    """Compute a block of outputs for a block of lines of one channel."""
     program = tl.program_id(0)
     row_block = program % row_blocks
     output_block = program // row_blocks % output_blocks
@@ -469,7 +465,7 @@ def _forward_kernel(
     x_rows = (image * x_n + line.to(INDEX) * x_s) * UNIT
     x_offset = x_rows[:, None] + (tl.arange(0, INPUTS).to(INDEX) * x_l)[None, :]
     weights = weight_ptr + channel * weight_c + (MARGIN + half - p_first)
-    # In 64 bits even where 32 would do: it is then one address and constants.
+    # In 64 bits even if 32 would suffice: the compiler then uses one address and constants.
     ahead = tl.arange(0, INPUTS).to(tl.int64)
     behind = tl.arange(0, OUTPUTS).to(tl.int64)
     band_offset = ahead[:, None] - behind[None, :]
@@ -481,10 +477,10 @@ def _forward_kernel(
         in_line = (q < length)[None, :]
         for tap in range(first_tap, last_tap):
             shift = tl.cast(tap, tl.int32) - short // 2
-            in_map = valid & (line + shift >= 0) & (line + shift < lines)
+            in_feature_map = valid & (line + shift >= 0) & (line + shift < lines)
             x = tl.load(
                 x_block + shift.to(tl.int64) * x_s * UNIT + x_offset,
-                mask=in_map[:, None] & in_line,
+                mask=in_feature_map[:, None] & in_line,
                 other=0.0,
             )
             band = tl.load(band_block + tap * weight_s)
@@ -535,9 +531,9 @@ def _weight_gradient_kernel(
     UPCAST: tl.constexpr,
     INDEX: tl.constexpr,
 ):
-    """Sum one part of the lines, in one block (p, q), for one line of weights."""
+    """Sum the block (p, q) of the product over one part of the lines, for one line of weights."""
     program = tl.program_id(0)
-    # Programs with the same inputs are neighbours and share them in the cache.
+    # Consecutive programs have the same inputs and share them in the cache.
     tap = program % short
     piece = program // short  # of all channels
     input_block = piece % input_blocks
@@ -581,7 +577,7 @@ def _weight_gradient_kernel(
             x = x.to(tl.float32)
         product = tl.dot(tl.trans(grad), x, product, input_precision=PRECISION)
 
-    # Rows of the product are shifted so that diagonals become columns, which are summed.
+    # Rows of the product are shifted so that its diagonals become columns, which are summed.
     sums = sums_ptr + (tl.cast(piece, tl.int64) * short + tap) * long
     for first in range(0, long, WEIGHTS):
         j = first + tl.arange(0, WEIGHTS)

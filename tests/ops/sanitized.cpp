@@ -1,5 +1,6 @@
-// Runs the CPU kernels on random shapes, strides and thread counts inside buffers of exactly the
-// size that they may touch, against plain loops. Built with sanitizers by test_sanitized.py.
+// Compares the CPU kernels with plain loops, for random shapes, strides and numbers of threads.
+// The buffers have exactly the size that the kernels may access. test_sanitized.py builds this
+// file with sanitizers.
 
 #include <pthread.h>
 
@@ -22,7 +23,7 @@ void *member(void *team) {
   return nullptr;
 }
 
-// In the place of OpenMP's: threads that the sanitizers know.
+// Replaces OpenMP's function with threads that the sanitizers can follow.
 void parallel(void (*work)(void *), void *data, unsigned threads, unsigned) {
   Team team = {work, data};
   std::vector<pthread_t> members(threads - 1);
@@ -42,7 +43,7 @@ struct Array {
   std::vector<T> data;
   int64_t stride[4];
 
-  // Dense, in one of three orders of the dimensions.
+  // A dense array of random values, in one of three orders of the dimensions.
   explicit Array(const int64_t *shape) : data(shape[0] * shape[1] * shape[2] * shape[3]) {
     const int orders[3][4] = {{0, 1, 2, 3}, {0, 2, 3, 1}, {0, 1, 3, 2}};
     const int *order = orders[between(0, 2)];
@@ -65,7 +66,7 @@ struct Array {
 
 template <typename T>
 void require(T got, T wanted, const char *what) {
-  // Written so that NaN fails.
+  // The negation makes NaN fail.
   if (!(std::abs(got - wanted) <= T(1e-3) * (1 + std::abs(wanted)))) {
     std::printf("%s: %g instead of %g\n", what, double(got), double(wanted));
     std::exit(1);
@@ -120,6 +121,6 @@ int main(int, char **arguments) {
     run_case<float>(i % 10 ? 24 : 90);
     run_case<double>(24);
   }
-  std::printf("all right\n");
+  std::printf("passed\n");
   return 0;
 }

@@ -1,4 +1,4 @@
-"""The drop-in module, and exchanging convolutions in other people's networks."""
+"""The module, and replacing convolutions in any network."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ from mmslak.ops import LargeKernelConv2d, accelerate, depthwise_conv2d, modules
         ((21, 5), dict(padding='same', groups=6, dtype=torch.float64)),
     ],
 )
-def test_same_state_and_same_values_as_conv2d(kernel, options):
+def test_same_state_and_output_as_conv2d(kernel, options):
     torch.manual_seed(0)
     theirs, ours = nn.Conv2d(6, 6, kernel, **options), LargeKernelConv2d(6, 6, kernel, **options)
     ours.load_state_dict(theirs.state_dict())
@@ -28,54 +28,63 @@ def test_same_state_and_same_values_as_conv2d(kernel, options):
 @pytest.mark.parametrize(
     ('arguments', 'options', 'message'),
     [
-        ((4, 8, 5), dict(groups=4), 'not depth-wise, 4 channels to 8 in 4 groups'),
-        ((4, 4, 5), dict(groups=2), 'not depth-wise, 4 channels to 4 in 2 groups'),
-        ((4, 4, (5, 6)), {}, r'an even kernel, \(5, 6\)'),
+        (
+            (4, 8, 5),
+            dict(groups=4),
+            r'not depth-wise \(4 input channels, 8 output channels, 4 groups\)',
+        ),
+        (
+            (4, 4, 5),
+            dict(groups=2),
+            r'not depth-wise \(4 input channels, 4 output channels, 2 groups\)',
+        ),
+        ((4, 4, (5, 6)), {}, r'even kernel size \(5, 6\)'),
         ((4, 4, 5), dict(stride=2, padding=2), r'stride \(2, 2\)'),
         ((4, 4, 5), dict(dilation=2), r'dilation \(2, 2\)'),
-        ((4, 4, 5), dict(padding=1), r'padding \(1, 1\), where "same" is \(2, 2\)'),
+        ((4, 4, 5), dict(padding=1), r'padding \(1, 1\) instead of "same" padding \(2, 2\)'),
         ((4, 4, 5), dict(padding_mode='reflect'), "padding_mode 'reflect'"),
         ((4, 4, 5), dict(implementation='best'), "one of 'auto', .* got 'best'"),
     ],
 )
-def test_other_convolutions_are_refused(arguments, options, message):
+def test_unsupported_convolutions_are_refused(arguments, options, message):
     with pytest.raises(ValueError, match=message):
         LargeKernelConv2d(*arguments, **options)
 
 
-class Mine(nn.Conv2d):
-    """Somebody's own convolution."""
+class Doubled(nn.Conv2d):
+    """A subclass that computes something else."""
 
     def forward(self, x):
         return 2 * super().forward(x)
 
 
 def network():
+    """Return a network in which layers 1 and 2 can be replaced."""
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
         nn.Conv2d(8, 8, (5, 31), padding=(2, 15), groups=8),
         nn.Conv2d(8, 8, (5, 31), padding=(2, 15), groups=8),
         nn.Conv2d(8, 8, 5, stride=2, padding=2, groups=8),
-        Mine(8, 8, 5, padding=2, groups=8),
+        Doubled(8, 8, 5, padding=2, groups=8),
     )
 
 
-def test_accelerate_exchanges_what_it_can_in_place():
+def test_accelerate_replaces_suitable_convolutions_in_place():
     model, x = network(), torch.randn(1, 3, 40, 40)
     before, parameters, lines = model(x), list(model.parameters()), []
-    heard = []
-    model[1].register_forward_hook(lambda *_: heard.append(1))
+    calls = []
+    model[1].register_forward_hook(lambda *_: calls.append(1))
     swaps = accelerate(model, x, log=lines.append)
     assert [swap.name for swap in swaps] == ['1', '2']
-    # The slow orientation of PyTorch's convolution: tens of times on any processor.
+    # PyTorch's convolution is tens of times slower for wide kernels, on any processor.
     assert all(swap.swapped and swap.shape == (1, 8, 40, 40) for swap in swaps)
     assert [type(module) for module in model[1:3]] == [LargeKernelConv2d] * 2
-    assert type(model[4]) is Mine
+    assert type(model[4]) is Doubled
     assert [a is b for a, b in zip(model.parameters(), parameters, strict=True)]
     torch.testing.assert_close(model(x), before, rtol=1e-4, atol=1e-5)
-    # While looking, and just now.
-    assert len(heard) == 2
+    # The hook was called by accelerate() and by the line above.
+    assert len(calls) == 2
     assert '5x31 on 1x8x40x40' in lines[0]
     assert 'times' in lines[0]
     assert lines[2].startswith('2 of 2 replaced, ')
@@ -83,7 +92,7 @@ def test_accelerate_exchanges_what_it_can_in_place():
     assert 'no depth-wise convolution' in lines[-1]
 
 
-def test_accelerate_leaves_what_would_not_gain(monkeypatch):
+def test_accelerate_replaces_nothing_that_becomes_slower(monkeypatch):
     monkeypatch.setattr(modules, '_compare', lambda *_: (1.0, 1.5))
     model = nn.Sequential(nn.Conv2d(8, 8, 5, padding=2, groups=8))
     (swap,) = accelerate(model, torch.randn(1, 8, 9, 9), log=None)
@@ -93,24 +102,24 @@ def test_accelerate_leaves_what_would_not_gain(monkeypatch):
 
 
 @pytest.mark.parametrize('training', [False, True])
-def test_accelerate_times_what_the_model_will_do(training):
-    """Gradients of convolutions cost twice the forward pass or more."""
+def test_accelerate_times_gradients_in_training_mode(training):
+    """The gradients of a convolution cost at least twice as much as the forward pass."""
     torch.manual_seed(0)
     conv = nn.Conv2d(16, 16, (5, 31), padding=(2, 15), groups=16)
     x = torch.randn(2, 16, 32, 32)
-    asked = []
+    with_gradient = []
 
     def record(x, weight, bias, name):
-        asked.append(weight.requires_grad)
+        with_gradient.append(weight.requires_grad)
         return depthwise_conv2d(x, weight, bias, name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(modules, 'depthwise_conv2d', record)
         accelerate(nn.Sequential(conv).train(training), x, log=None)
-    assert set(asked) == {training}
+    assert set(with_gradient) == {training}
 
 
-def test_accelerate_leaves_no_trace_of_the_example():
+def test_accelerate_does_not_change_statistics_or_modes():
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 4, (5, 31), padding=(2, 15), groups=4)
     model = nn.Sequential(conv, nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4)).eval())
@@ -122,7 +131,7 @@ def test_accelerate_leaves_no_trace_of_the_example():
         assert torch.equal(value, before[name]), name
 
 
-def test_accelerate_without_an_example_exchanges_all():
+def test_accelerate_without_an_example_replaces_all():
     lines = []
     swaps = accelerate(network(), log=lines.append)
     assert [(swap.before, swap.swapped) for swap in swaps] == [(None, True)] * 2
@@ -144,7 +153,7 @@ def test_networks_of_mmpretrain(kind, kernel, settings):
     model.eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            # As after training: the folding is done where it matters.
+            # As after training, so that errors in the statistics matter.
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 2)
     x = torch.randn(1, 3, 224, 224)

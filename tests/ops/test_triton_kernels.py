@@ -1,8 +1,8 @@
-"""Triton kernels against the definition, on a GPU or in Triton's interpreter, and compiled.
+"""The Triton kernels against the reference, on a GPU or in Triton's interpreter.
 
-Triton decides at import whether kernels are compiled or interpreted. With a GPU all tests run
-here, compiled. Without one, tests that run kernels are run by `test_in_the_interpreter` in a
-process of its own, and the compiler is tested here: it needs no GPU.
+Triton decides at import whether kernels are compiled or interpreted. With a GPU all tests run in
+this process, compiled. Without a GPU, `test_in_the_interpreter` runs the tests of kernels in
+another process. The compiler does not need a GPU and is tested in this process.
 """
 
 import os
@@ -15,10 +15,11 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tensors import LAYOUTS, arrange
 
 triton = pytest.importorskip('triton')
 
-from mmslak.ops import decomposed_conv2d, triton_kernels  # noqa: E402
+from mmslak.ops import decomposed_conv2d, reference, triton_kernels  # noqa: E402
 
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 DEVICE = 'cuda' if torch.cuda.is_available() and not INTERPRETED else 'cpu'
@@ -27,15 +28,15 @@ ROOT = Path(__file__).parents[2]
 
 runs_kernels = pytest.mark.skipif(
     DEVICE == 'cpu' and not INTERPRETED,
-    reason='without a GPU this is run by test_in_the_interpreter',
+    reason='without a GPU test_in_the_interpreter runs this test',
 )
 compiles = pytest.mark.skipif(
     INTERPRETED or not Path(triton.knobs.nvidia.ptxas.path).exists(),
-    reason="needs Triton's compiler and its ptxas",
+    reason="needs Triton's compiler and ptxas",
 )
 
 if INTERPRETED:
-    # Triton 3.6 reads the bounds of a loop in a way that NumPy 2.4 no longer allows.
+    # The interpreter of Triton 3.6 reads the bounds of a loop in a way that NumPy 2.4 refuses.
     from triton.runtime import interpreter
 
     _patch_lang_tensor = interpreter._patch_lang_tensor
@@ -61,93 +62,29 @@ def test_in_the_interpreter(selection):
     assert ' passed' in run.stdout
 
 
-# The definition, in float64.
-
-
-def windows(x, kernel):
-    """Pairs of a weight's place and the input it meets at every output."""
-    (kh, kw), (h, w) = kernel, x.shape[2:]
-    padded = torch.zeros(*x.shape[:2], h + kh - 1, w + kw - 1, dtype=x.dtype)
-    padded[:, :, kh // 2 : kh // 2 + h, kw // 2 : kw // 2 + w] = x
-    for i in range(kh):
-        for j in range(kw):
-            yield (i, j), padded[:, :, i : i + h, j : j + w]
-
-
-def convolution(x, weight):
-    out = torch.zeros_like(x)
-    for (i, j), window in windows(x, weight.shape[2:]):
-        out += weight[None, :, 0, i, j, None, None] * window
-    return out
-
-
-def gradient_of_input(grad, weight):
-    (kh, kw), (h, w) = weight.shape[2:], grad.shape[2:]
-    padded = torch.zeros(*grad.shape[:2], h + kh - 1, w + kw - 1, dtype=grad.dtype)
-    for i in range(kh):
-        for j in range(kw):
-            padded[:, :, i : i + h, j : j + w] += weight[None, :, 0, i, j, None, None] * grad
-    return padded[:, :, kh // 2 : kh // 2 + h, kw // 2 : kw // 2 + w]
-
-
-def gradient_of_weight(x, grad, kernel):
-    result = torch.zeros(x.shape[1], 1, *kernel, dtype=x.dtype)
-    for (i, j), window in windows(x, kernel):
-        result[:, 0, i, j] = (window * grad).sum((0, 2, 3))
-    return result
-
-
 def assert_near(got, operation, *operands):
-    """Within the rounding of the result and of float32 sums of the products' sizes."""
+    """Compare with the reference, within the rounding of the result and of float32 sums."""
     operands = [o.double().cpu() if isinstance(o, torch.Tensor) else o for o in operands]
     sizes = [o.abs() if isinstance(o, torch.Tensor) else o for o in operands]
     want = operation(*operands)
-    # Half an eps is rounding to nearest; Triton's interpreter cuts bfloat16 off.
+    # Rounding to nearest has an error of eps / 2, but Triton's interpreter truncates bfloat16.
     allowed = torch.finfo(got.dtype).eps * want.abs() + 4e-6 * operation(*sizes) + 1e-7
     error = (got.double().cpu() - want).abs()
     assert got.shape == want.shape
-    assert bool((error <= allowed).all()), f'{float((error / allowed).max())} times the allowance'
-
-
-# Inputs.
+    assert bool((error <= allowed).all()), (
+        f'{float((error / allowed).max())} times the allowed error'
+    )
 
 
 def tensor(shape, dtype, layout='contiguous', seed=0):
-    """Random values in some layout of memory; what lies between them is undefined."""
+    """Return random values in a memory layout, with NaN between them."""
     generator = torch.Generator().manual_seed(seed)
-    values = torch.randn(shape, generator=generator).to(dtype)
-    n, c, h, w = shape
-    if layout == 'contiguous':
-        return values.to(DEVICE)
-    if layout == 'channels_last':
-        return values.to(DEVICE, memory_format=torch.channels_last)
-    if layout == 'expanded':
-        return values.to(DEVICE)[:, :1, :, :1].expand(shape)
-    if layout == 'sliced':
-        # Sixteen elements before and after, so that a row begins as if it were aligned.
-        view = torch.full((n + 1, c + 1, h + 2, 2 * w + 32), torch.nan, dtype=dtype, device=DEVICE)
-        view = view[1:, :c, 1 : h + 1, 16 : 16 + w]
-    elif layout == 'strided':
-        view = torch.full((n, 2 * c, 2 * h, 3 * w), torch.nan, dtype=dtype, device=DEVICE)
-        view = view[:, ::2, 1::2, 2::3]
-    elif layout == 'strided_channels_last':
-        view = torch.full((n, h, w, 2 * c), torch.nan, dtype=dtype, device=DEVICE)
-        view = view[..., ::2].permute(0, 3, 1, 2)
-    else:
-        assert layout == 'transposed'
-        view = torch.full((n, c, w, h), torch.nan, dtype=dtype, device=DEVICE).transpose(2, 3)
-    return view.copy_(values)
+    return arrange(torch.randn(shape, generator=generator).to(DEVICE, dtype), layout)
 
 
-LAYOUTS = (
-    'contiguous',
-    'channels_last',
-    'sliced',
-    'strided',
-    'strided_channels_last',
-    'transposed',
-    'expanded',
-)
+def input_gradient(grad, weight):
+    """Return the gradient of the input as the operator computes it."""
+    return triton_kernels.forward(grad, weight.flip((2, 3)))
 
 
 def check(shape, kernel, dtype=torch.float32, layout='contiguous', grad_layout='contiguous'):
@@ -157,16 +94,16 @@ def check(shape, kernel, dtype=torch.float32, layout='contiguous', grad_layout='
     copies = [t.clone() for t in (x, grad, weight)]
 
     out = triton_kernels.forward(x, weight)
-    x_grad = triton_kernels.input_gradient(grad, weight)
+    x_grad = input_gradient(grad, weight)
     weight_grad = triton_kernels.weight_gradient(x, grad, kernel)
 
     assert out.dtype == x_grad.dtype == weight_grad.dtype == dtype
     assert out.stride() == torch.empty_like(x).stride()
     assert x_grad.stride() == torch.empty_like(grad).stride()
     assert weight_grad.is_contiguous()
-    assert_near(out, convolution, x, weight)
-    assert_near(x_grad, gradient_of_input, grad, weight)
-    assert_near(weight_grad, gradient_of_weight, x, grad, kernel)
+    assert_near(out, reference.forward, x, weight)
+    assert_near(x_grad, reference.input_gradient, grad, weight)
+    assert_near(weight_grad, reference.weight_gradient, x, grad, kernel)
     assert all(map(torch.equal, copies, (x, grad, weight)))
 
 
@@ -195,7 +132,7 @@ def cases(long, square, side, channels):
 @example((2, 3, 16, 8), (51, 5), torch.float16, 'channels_last', 'sliced')
 @example((2, 3, 8, 16), (5, 51), torch.bfloat16, 'sliced', 'channels_last')
 @example((3, 2, 7, 7), (13, 5), torch.bfloat16, 'transposed', 'expanded')
-def test_equals_the_definition(shape, kernel, dtype, layout, grad_layout):
+def test_equals_the_reference(shape, kernel, dtype, layout, grad_layout):
     check(shape, kernel, dtype, layout, grad_layout)
 
 
@@ -203,7 +140,7 @@ def test_equals_the_definition(shape, kernel, dtype, layout, grad_layout):
 @runs_kernels
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @cases(long=151, square=31, side=80, channels=5)
-def test_equals_the_definition_at_larger_sizes(shape, kernel, dtype, layout, grad_layout):
+def test_equals_the_reference_at_larger_sizes(shape, kernel, dtype, layout, grad_layout):
     check(shape, kernel, dtype, layout, grad_layout)
 
 
@@ -224,31 +161,31 @@ def test_several_blocks(shape, kernel, dtype):
 
 
 @runs_kernels
-def test_lines_divided_between_programs(monkeypatch):
+def test_lines_divided_into_parts(monkeypatch):
     check((3, 2, 40, 9), (3, 7))
     x, grad = tensor((3, 2, 40, 9), torch.float32), tensor((3, 2, 40, 9), torch.float32, seed=1)
     monkeypatch.setattr(triton_kernels, 'PROGRAMS', 1)
     whole = triton_kernels.weight_gradient(x, grad, (3, 7))
-    assert_near(whole, gradient_of_weight, x, grad, (3, 7))
+    assert_near(whole, reference.weight_gradient, x, grad, (3, 7))
 
 
 @runs_kernels
-def test_hand_worked():
+def test_worked_out_by_hand():
     x = torch.tensor([1.0, 2.0, 3.0], device=DEVICE).view(1, 1, 1, 3)
     weight = torch.tensor([10.0, 1.0, 100.0], device=DEVICE).view(1, 1, 1, 3)
     assert triton_kernels.forward(x, weight).flatten().tolist() == [201, 312, 23]
     grad = torch.tensor([1.0, 0.0, 0.0], device=DEVICE).view(1, 1, 1, 3)
-    assert triton_kernels.input_gradient(grad, weight).flatten().tolist() == [1, 100, 0]
+    assert input_gradient(grad, weight).flatten().tolist() == [1, 100, 0]
     assert triton_kernels.weight_gradient(x, grad, (1, 3)).flatten().tolist() == [0, 1, 2]
 
 
 @runs_kernels
-def test_weights_of_another_precision_and_autograd():
+def test_weights_of_another_dtype():
     x = tensor((1, 2, 4, 9), torch.bfloat16).requires_grad_()
     weight = tensor((2, 1, 3, 5), torch.float32).requires_grad_()
     out = triton_kernels.forward(x, weight)
     assert not out.requires_grad
-    assert_near(out, convolution, x.detach(), weight.detach().bfloat16())
+    assert_near(out, reference.forward, x.detach(), weight.detach().bfloat16())
 
 
 @runs_kernels
@@ -261,21 +198,21 @@ def test_through_the_operator_with_gradients(dtype):
     grad = tensor(shape, dtype, seed=2)
     out = decomposed_conv2d(x, *weights, bias=bias, implementation='triton')
     plain = [t.detach() for t in (x, *weights)]
-    wanted = sum(convolution(plain[0], weight) for weight in plain[1:])
-    # A sum in half precision, of two sums in half precision.
+    wanted = sum(reference.forward(plain[0], weight) for weight in plain[1:]).cpu()
+    # The sum is in 16 bits, and so are its two terms.
     tolerance = 4 * torch.finfo(dtype).eps * wanted.abs().max().item()
     total = wanted + bias.double().cpu().view(-1, 1, 1)
     torch.testing.assert_close(out.detach().double().cpu(), total, rtol=0, atol=tolerance)
     got = torch.autograd.grad(out, (x, *weights), grad)
     for value, weight, size in zip(got[1:], plain[1:], kernels, strict=True):
         assert value.shape == weight.shape
-        assert_near(value, gradient_of_weight, plain[0], grad, size)
-    wanted = sum(gradient_of_input(grad.double(), w.double()) for w in plain[1:]).cpu()
+        assert_near(value, reference.weight_gradient, plain[0], grad, size)
+    wanted = sum(reference.input_gradient(grad, w) for w in plain[1:]).cpu()
     torch.testing.assert_close(got[0].double().cpu(), wanted, rtol=0, atol=tolerance)
 
 
 @runs_kernels
-def test_same_result_in_every_run():
+def test_result_is_bitwise_the_same_in_every_run():
     x = tensor((3, 2, 60, 9), torch.float16)
     results = [triton_kernels.weight_gradient(x, x, (5, 9)) for _ in range(2)]
     assert torch.equal(*results)
@@ -283,11 +220,11 @@ def test_same_result_in_every_run():
 
 @runs_kernels
 @pytest.mark.parametrize('shape', [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
-def test_empty(shape, monkeypatch):
+def test_empty_feature_maps(shape, monkeypatch):
     monkeypatch.setattr(triton_kernels, '_launch', None)
     x, weight = torch.empty(shape, device=DEVICE), torch.ones(shape[1], 1, 3, 5, device=DEVICE)
     assert triton_kernels.forward(x, weight).shape == shape
-    assert triton_kernels.input_gradient(x, weight).shape == shape
+    assert input_gradient(x, weight).shape == shape
     gradient = triton_kernels.weight_gradient(x, x, (3, 5))
     assert gradient.shape == weight.shape and not gradient.any()
 
@@ -305,10 +242,10 @@ def test_empty(shape, monkeypatch):
     ids=['images', 'channels', 'lines', 'positions'],
 )
 def test_more_than_two_to_the_31_elements(shape, kernel, axis, stride, tall, monkeypatch):
-    """Strides fit in 32 bits, what they are multiplied to does not."""
+    """The strides fit into 32 bits, but the offsets do not."""
     if DEVICE == 'cuda' and torch.cuda.mem_get_info()[0] < 16 * 2**30:
         pytest.skip('needs 16 GiB of free memory')
-    # Lines of 18 are then several blocks.
+    # With these blocks a line of 18 positions needs several blocks.
     blocks = triton_kernels.Blocks(16, 16, 16, 4, 2)
     monkeypatch.setattr(triton_kernels, 'TABLE', (((None,) * 6, blocks),))
     small = [1 if i == axis else size for i, size in enumerate(shape)]
@@ -319,7 +256,7 @@ def test_more_than_two_to_the_31_elements(shape, kernel, axis, stride, tall, mon
         shape, strides = ([*values[:2], values[3], values[2]] for values in (shape, strides))
     views = []
     for seed in range(3):
-        # On a CPU, memory that nothing is written to is not taken.
+        # On a CPU, memory that is not written does not occupy anything.
         size = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         assert size > 2**31
         memory = torch.empty(size, dtype=torch.float16, device=DEVICE)
@@ -331,15 +268,15 @@ def test_more_than_two_to_the_31_elements(shape, kernel, axis, stride, tall, mon
     with monkeypatch.context() as patch:
         patch.setattr(torch, 'empty_like', lambda _: out)
         triton_kernels.forward(x, weight)
-    assert_near(out, convolution, x, weight)
+    assert_near(out, reference.forward, x, weight)
     weight_grad = triton_kernels.weight_gradient(x, grad, kernel)
-    assert_near(weight_grad, gradient_of_weight, x, grad, kernel)
+    assert_near(weight_grad, reference.weight_gradient, x, grad, kernel)
 
 
 @runs_kernels
 @pytest.mark.parametrize('shape, kernel', [((1, 2, 2, 200), (3, 51)), ((1, 2, 70, 3), (9, 1))])
-def test_touches_nothing_outside_its_tensors(shape, kernel, monkeypatch):
-    """The padded weights lie between undefined values, the result between ones."""
+def test_no_access_outside_the_tensors(shape, kernel, monkeypatch):
+    """There are NaN around the padded weights, and ones around the result."""
     surroundings = []
 
     def between(shape, value, fill):
@@ -356,7 +293,7 @@ def test_touches_nothing_outside_its_tensors(shape, kernel, monkeypatch):
         patch.setattr(torch, 'empty_like', lambda like: between(like.shape, 1.0, torch.nan))
         out = triton_kernels.forward(x, weight)
     assert len(surroundings) == 2
-    assert_near(out, convolution, x, weight)
+    assert_near(out, reference.forward, x, weight)
     memory, value = surroundings[0] if surroundings[0][1] == 1 else surroundings[1]
     assert bool((memory[:1000] == value).all()) and bool((memory[-1000:] == value).all())
 
@@ -367,11 +304,11 @@ def test_touches_nothing_outside_its_tensors(shape, kernel, monkeypatch):
         (torch.ones(3, 4, 5), torch.ones(3, 1, 3, 3), r'\(N, C, H, W\), got \(3, 4, 5\)'),
         (torch.ones(1, 3, 4, 5).double(), torch.ones(3, 1, 3, 3), 'got torch.float64'),
         (torch.ones(1, 3, 4, 5), torch.ones(4, 1, 3, 3), r'\(3, 1, kh, kw\).*\(4, 1, 3, 3\)'),
-        (torch.ones(1, 3, 4, 5), torch.ones(3, 1, 3, 4), r'must be odd, got \(3, 4\)'),
+        (torch.ones(1, 3, 4, 5), torch.ones(3, 1, 3, 4), r'odd kernel sizes .*, got \(3, 4\)'),
         (torch.ones(1, 3, 4, 5), torch.ones(3, 1, 3, 3, device='meta'), 'device of x, cpu'),
     ],
 )
-def test_refused(x, weight, message):
+def test_wrong_arguments_are_refused(x, weight, message):
     with pytest.raises(ValueError, match=message):
         triton_kernels.forward(x, weight)
     with pytest.raises(ValueError):
@@ -380,14 +317,14 @@ def test_refused(x, weight, message):
 
 @pytest.fixture
 def fp32_precision():
-    """Sets PyTorch's switch, until the test ends."""
-    switch = torch.backends.cuda.matmul
-    before = switch.fp32_precision
-    yield lambda value: setattr(switch, 'fp32_precision', value)
-    switch.fp32_precision = before
+    """Return a function that sets the precision of float32 products until the test ends."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    yield lambda value: setattr(matmul, 'fp32_precision', value)
+    matmul.fp32_precision = before
 
 
-def test_tf32_follows_the_switch(fp32_precision):
+def test_tf32_is_used_only_if_pytorch_allows_it(fp32_precision):
     for setting, precision in (('none', 'ieee'), ('ieee', 'ieee'), ('tf32', 'tf32')):
         fp32_precision(setting)
         assert triton_kernels._precision(torch.float32) == precision
@@ -401,11 +338,8 @@ def test_available():
     assert not triton_kernels.available(torch.ones(1, device=DEVICE, dtype=torch.float64))
 
 
-# The compiler.
-
-
 def launches(monkeypatch, capability, shape, kernel, dtype, layout='contiguous'):
-    """What forward and weight gradient would launch on a GPU of this capability."""
+    """Return what the forward pass and the weight gradient would launch with this capability."""
     recorded = []
     with monkeypatch.context() as patch:
         patch.setattr(triton_kernels, '_launch', lambda *launch: recorded.append(launch))
@@ -419,7 +353,7 @@ def launches(monkeypatch, capability, shape, kernel, dtype, layout='contiguous')
 
 
 def compiled(launch, capability):
-    """Compile as Triton does for these very arguments; its result, registers and stack."""
+    """Compile a kernel as Triton does for these arguments."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, make_backend
     from triton.runtime.jit import create_function_from_signature
@@ -443,7 +377,7 @@ def compiled(launch, capability):
 
 
 def usage(result, folder):
-    """Registers of a thread and bytes it spills, as the machine code says."""
+    """Return the number of registers of a thread and the bytes that it spills."""
     binary = folder / 'kernel.cubin'
     binary.write_bytes(result.asm['cubin'])
     text = subprocess.run(
@@ -476,10 +410,10 @@ def compile_and_inspect(monkeypatch, folder, capability, shape, kernel, precisio
             f'{tuple(launch[2])} unit {launch[3]["UNIT"]}: {result.metadata.shared} bytes shared, '
             f'{registers} registers, {stack} bytes of stack'
         )
-        # The least that a GPU of compute capability 8 or 9 lets one program have.
+        # All GPUs of compute capability 8 and 9 have this much shared memory for a program.
         assert result.metadata.shared <= 99 * 1024
-        # A few are, where that lets more programs share a multiprocessor.
-        assert stack <= 64, 'registers are spilled'
+        # Some registers may be spilled, so that more programs share a multiprocessor.
+        assert stack <= 64, 'too many registers are spilled'
         tensor_cores = 'wgmma.mma_async' in result.asm['ptx'] or 'mma.sync' in result.asm['ptx']
         assert tensor_cores == (precision != 'ieee')
         if capability == (9, 0) and launch[2].lines >= 64 and launch[2].outputs >= 64:
@@ -518,5 +452,5 @@ def test_compiles(precision, check_compiled):
     ],
     ids=str,
 )
-def test_compiles_everything(shape, kernel, layout, capability, precision, check_compiled):
+def test_compiles_for_all_shapes(shape, kernel, layout, capability, precision, check_compiled):
     check_compiled(capability, shape, kernel, precision, layout)
