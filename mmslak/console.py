@@ -1,4 +1,4 @@
-"""What the command lines share: clear errors, progress with the time left, tables."""
+"""Error messages, progress bars and tables of the command lines."""
 
 import functools
 import os
@@ -12,16 +12,17 @@ from rich.table import Table
 
 
 def guarded(main: Callable) -> Callable:
-    """Turn errors that the user can correct into one message without a traceback.
+    """Show errors that the user can correct as one message without a traceback.
 
-    ``ValueError``, ``FileNotFoundError`` and ``ImportError`` end the process with exit code 2, an
-    interruption by the keyboard with 130. ``MMSLAK_TRACEBACK=1`` shows the traceback.
+    ``ValueError``, ``FileNotFoundError`` and ``ImportError`` end the process with exit code 2, and
+    a keyboard interrupt ends it with 130. With ``MMSLAK_TRACEBACK=1`` the traceback is shown.
+    Warnings that the user cannot act on are hidden.
 
     Args:
         main (Callable): The main function of a command line.
 
     Returns:
-        Callable: The same function with this handling of errors.
+        Callable: The function with this error handling.
     """
 
     @functools.wraps(main)
@@ -35,11 +36,11 @@ def guarded(main: Callable) -> Callable:
             if os.environ.get('MMSLAK_TRACEBACK'):
                 raise
             print(f'error: {error}', file=sys.stderr)
-            print('(MMSLAK_TRACEBACK=1 shows where)', file=sys.stderr)
+            print('(set MMSLAK_TRACEBACK=1 to see the traceback)', file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print(
-                '\ninterrupted; run the same command again, with --resume to continue a training',
+                '\ninterrupted; to continue a training, run the same command with --resume',
                 file=sys.stderr,
             )
             sys.exit(130)
@@ -48,7 +49,7 @@ def guarded(main: Callable) -> Callable:
 
 
 def progress_bar() -> Progress:
-    """Make a bar with the time left, on standard error because results may go into a file."""
+    """Return a progress bar with the time left, on standard error to keep standard output clean."""
     return Progress(
         TextColumn('{task.description}'),
         BarColumn(),
@@ -60,19 +61,19 @@ def progress_bar() -> Progress:
 
 
 def print_table(table: Table) -> None:
-    """Print a table, in its full width where the output is not a terminal."""
+    """Print a table. If the output is not a terminal, lines have up to 200 characters."""
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def table_text(table: Table, width: int = 120) -> str:
-    """Render a table as plain text for a log, without empty lines and trailing blanks.
+    """Render a table as plain text for a log, without empty lines and trailing spaces.
 
     Args:
         table (Table): The table.
-        width (int): Largest number of characters of a line.
+        width (int): Largest number of characters in a line.
 
     Returns:
-        str: One line for each row.
+        str: The lines of the table.
     """
     console = Console(width=width, no_color=True)
     with console.capture() as capture:

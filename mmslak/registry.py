@@ -1,6 +1,6 @@
 """Registries of this package, children of MMEngine's root registries, with scope ``mmslak``.
 
-Every toolbox finds their entries as ``mmslak.<name>``.
+All toolboxes find their modules under ``mmslak.<name>``.
 """
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS

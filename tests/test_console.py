@@ -1,4 +1,4 @@
-"""What the command lines share."""
+"""Error messages and tables of the command lines."""
 
 import pytest
 from rich.table import Table
@@ -7,7 +7,7 @@ from mmslak.console import guarded, table_text
 
 
 @pytest.mark.parametrize('error', [ValueError, FileNotFoundError, ImportError])
-def test_errors_that_the_user_can_correct_are_one_message(error, capsys, monkeypatch):
+def test_error_of_the_user_is_one_message(error, capsys, monkeypatch):
     monkeypatch.delenv('MMSLAK_TRACEBACK', raising=False)
 
     @guarded
@@ -23,7 +23,7 @@ def test_errors_that_the_user_can_correct_are_one_message(error, capsys, monkeyp
         main()
 
 
-def test_other_errors_keep_their_traceback():
+def test_other_error_is_raised():
     @guarded
     def main():
         raise RuntimeError('a defect')
@@ -32,7 +32,7 @@ def test_other_errors_keep_their_traceback():
         main()
 
 
-def test_an_interruption_ends_with_130(capsys):
+def test_keyboard_interrupt_exits_with_130(capsys):
     @guarded
     def main():
         raise KeyboardInterrupt
@@ -42,7 +42,7 @@ def test_an_interruption_ends_with_130(capsys):
     assert ended.value.code == 130 and '--resume' in capsys.readouterr().err
 
 
-def test_a_table_as_text_has_no_empty_lines_or_trailing_blanks():
+def test_table_text_has_no_empty_lines_or_trailing_spaces():
     table = Table('name', 'value', box=None)
     table.add_row('a', '1')
     table.add_row('b', '22')

@@ -1,11 +1,11 @@
-"""Reading checkpoints safely, in the format of this package and in that of the authors."""
+"""Reading checkpoints safely, in this package's format and in the authors' format."""
 
 from .backbone import load_backbone, load_classifier
 from .compare import Differences, compare
 from .initializer import PretrainedInit
 from .merging import merge_checkpoint
 from .official import SPARSITY_STATE, Converted, describe, from_official, recover_masks, to_official
-from .reading import CheckpointError, UnsafeCheckpointError, read_checkpoint
+from .reading import CheckpointError, UnsafeCheckpointError, read_checkpoint, weights_of
 
 __all__ = [
     'SPARSITY_STATE',
@@ -23,4 +23,5 @@ __all__ = [
     'read_checkpoint',
     'recover_masks',
     'to_official',
+    'weights_of',
 ]

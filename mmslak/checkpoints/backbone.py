@@ -1,4 +1,4 @@
-"""Loading weights into a backbone or a classifier, from a file of any known format."""
+"""Loading a checkpoint of this package or of the authors into a backbone or a classifier."""
 
 import logging
 import re
@@ -17,36 +17,36 @@ _OUTPUT_NORM = re.compile(r'norm\d\.')
 def load_backbone(backbone: nn.Module, path: str, prefix: str | None = None) -> None:
     """Load a checkpoint of this package or of the authors into a SLaK backbone.
 
-    All entries have to fit, except the norms of the outputs: a classifier has only the last one,
-    so that the others keep their initial values.
+    All entries must fit, except the norms of the outputs. A classifier has only the last of these
+    norms, so the others keep their initial values.
 
     Args:
         backbone (nn.Module): The :class:`mmslak.models.SLaK` to load into, in place.
         path (str): Checkpoint of a whole model or of a backbone, in the format of this package or
             of the authors.
         prefix (str, optional): Prefix of the names of the backbone in a file of this package.
-            Default: ``backbone.`` where names begin so.
+            Default: ``backbone.`` if there are such names, otherwise none.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it cannot be read safely or does not fit, naming the first difference
-            and the arguments of SLaK that would.
+        CheckpointError: If it cannot be read safely or does not fit, naming a difference and the
+            arguments of SLaK that would fit.
     """
     source = str(path)
     state = _backbone_state(source, prefix)
     wanted = backbone.state_dict()
-    # The two may have the norms of different outputs; those that both have must agree.
+    # The file and the backbone may have norms of different outputs. Norms that both have must fit.
     optional = {k for k in {*state, *wanted} if _OUTPUT_NORM.match(k)} - (set(state) & set(wanted))
     differences = compare(_without(state, optional), _without(wanted, optional))
     if differences:
         raise CheckpointError(
-            f'{source} does not fit model.backbone: {differences.first()}; the file is of '
+            f'{source} does not fit model.backbone: {differences.first()}; it belongs to '
             f'SLaK({arguments_of(describe(state, source))})'
         )
     backbone.load_state_dict(_without(state, optional), strict=False)
     initial = sorted({name.split('.')[0] for name in optional if name in wanted})
-    note = f'; not in the file and left as initialised: {", ".join(initial)}' if initial else ''
-    print_log(f'Backbone: {len(state)} entries from {source}{note}', 'current', logging.INFO)
+    note = f'; {", ".join(initial)} not in the file, initialised randomly' if initial else ''
+    print_log(f'Backbone: loaded {len(state)} entries of {source}{note}', 'current', logging.INFO)
 
 
 def _without(state: Mapping, names: Collection[str]) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ def _backbone_state(source: str, prefix: str | None) -> dict[str, Tensor]:
     prefix = f'{prefix.rstrip(".")}.' if prefix else ''
     chosen = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if not chosen:
-        raise CheckpointError(f'{source} has no entry whose name begins with {prefix!r}')
+        raise CheckpointError(f'{source} has no entries with the prefix {prefix!r}')
     return chosen
 
 
@@ -71,12 +71,12 @@ def load_classifier(classifier: nn.Module, path: str) -> None:
     """Load a checkpoint of this package or of the authors into a whole SLaK classifier.
 
     Args:
-        classifier (nn.Module): With ``backbone`` and ``head``, to load into, in place.
+        classifier (nn.Module): A model with ``backbone`` and ``head``, to load into, in place.
         path (str): Checkpoint of a classifier.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If it cannot be read safely or does not fit, naming the first difference.
+        CheckpointError: If it cannot be read safely or does not fit, naming a difference.
     """
     source = str(path)
     checkpoint = read_checkpoint(source)

@@ -1,4 +1,4 @@
-"""The one comparison of state dicts: names and shapes."""
+"""Comparison of state dicts by name and shape."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ class Differences:
     """How the weights of a file differ from those of a model.
 
     Attributes:
-        reshaped (dict): Shapes in the file and in the model of the entries in which they differ,
-            by name.
-        missing (dict): Shapes in the model of the entries that the file lacks, by name.
-        unknown (dict): Shapes in the file of the entries that the model lacks, by name.
+        reshaped (dict[str, tuple]): Entries with different shapes: shape in the file and shape in
+            the model, by name.
+        missing (dict[str, tuple]): Entries that the file lacks: shape in the model, by name.
+        unknown (dict[str, tuple]): Entries that the model lacks: shape in the file, by name.
     """
 
     reshaped: dict[str, tuple[Shape, Shape]]
@@ -28,20 +28,20 @@ class Differences:
         return bool(self.reshaped or self.missing or self.unknown)
 
     def first(self) -> str:
-        """Describe the first difference: a shape before a missing entry before an unknown one.
+        """Describe one difference: a different shape, else a missing entry, else an unknown one.
 
         Returns:
-            str: Such as ``head.weight is (8, 16) in the file and (8, 32) in the model``.
+            str: Such as ``head.weight has shape (8, 16) in the file and (8, 32) in the model``.
 
         Raises:
             ValueError: If there is no difference.
         """
         for name, (file, model) in self.reshaped.items():
-            return f'{name} is {file} in the file and {model} in the model'
+            return f'{name} has shape {file} in the file and {model} in the model'
         for name, model in self.missing.items():
-            return f'{name} is missing in the file and {model} in the model'
+            return f'{name} of shape {model} is missing in the file'
         for name, file in self.unknown.items():
-            return f'{name} is {file} in the file and missing in the model'
+            return f'{name} of shape {file} in the file is not in the model'
         raise ValueError('there is no difference to describe')
 
 
@@ -53,8 +53,8 @@ def compare(file: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> Differen
         model (Mapping[str, Tensor]): State dict of the model that it is loaded into.
 
     Returns:
-        Differences: In the order of the two. Counters of batches (``num_batches_tracked``) may be
-        missing in the file because files written before PyTorch 0.4.1 have none.
+        Differences: In the order of the state dicts. Counters of batches (``num_batches_tracked``)
+        may be missing in the file, because files from before PyTorch 0.4.1 do not have them.
     """
     shapes = {name: tuple(value.shape) for name, value in file.items()}
     wanted = {name: tuple(value.shape) for name, value in model.items()}

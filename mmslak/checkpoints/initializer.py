@@ -1,4 +1,4 @@
-"""Pre-trained weights as an initialiser of MMEngine."""
+"""The initialiser of pre-trained weights for MMEngine."""
 
 from torch import nn
 
@@ -11,14 +11,16 @@ from .backbone import load_backbone, load_classifier
 class PretrainedInit:
     """Initialise a SLaK backbone or classifier from a checkpoint.
 
-    SLaK uses it for ``init_cfg=dict(type='Pretrained', checkpoint=FILE)``. Unlike MMEngine's it
-    reads the file safely, takes the authors' format and refuses a checkpoint that does not fit.
+    SLaK uses it for ``init_cfg=dict(type='Pretrained', checkpoint=FILE)``. Unlike MMEngine's
+    initialiser it reads the file safely, accepts the authors' format and refuses a checkpoint that
+    does not fit.
 
     Args:
         checkpoint (str): Checkpoint of this package or of the authors of SLaK and ConvNeXt.
         prefix (str, optional): Prefix of the names of the backbone in a file of this package.
-            Default: ``backbone.`` where names begin so.
-        map_location (str): Accepted for compatibility; files are read onto the CPU.
+            Default: ``backbone.`` if there are such names, otherwise none.
+        map_location (str): Accepted for compatibility with MMEngine, but not used. Files are read
+            onto the CPU.
 
     Raises:
         FileNotFoundError: If the file does not exist.

@@ -1,4 +1,4 @@
-"""Merging the branches of a trained detector, segmentor or classifier for inference."""
+"""Merging the branches of the blocks in a trained model for inference."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from ..models import SLaK, branches_kept_apart, build_model
 from .compare import compare
-from .reading import CheckpointError
+from .reading import CheckpointError, weights_of
 
 
 def merge_checkpoint(
@@ -16,34 +16,36 @@ def merge_checkpoint(
     """Fold the batch norms and small kernels of a model's backbone into its large kernels.
 
     Args:
-        cfg (Config): Config of the model, of any of the three toolboxes.
-        checkpoint (Mapping): A checkpoint of training: ``state_dict``, or weights by name.
+        cfg (Config): Config of a classifier, detector or segmentor.
+        checkpoint (Mapping): A checkpoint of a training, with ``state_dict``, or weights by name.
         source (str): Name of the checkpoint, for errors.
-        size (int): Side in pixels of the random image on which both networks are compared.
+        size (int): Side in pixels of the random image on which the two networks are compared.
 
     Returns:
         tuple[dict, float]: A checkpoint with ``state_dict`` and ``meta`` for the same config
-        with ``model.backbone.deploy=True``; and the largest difference between the outputs of
-        the backbone before and after, relative to the largest output.
+        with ``model.backbone.deploy=True``, and the largest difference between the outputs of
+        the two backbones, relative to the largest output.
 
     Raises:
-        ValueError: If the backbone is no SLaK, is merged already, or cannot be merged.
+        ValueError: If the backbone is not a SLaK, is already merged, or cannot be merged.
         CheckpointError: If the checkpoint does not fit the model.
     """
     if cfg.model.get('backbone', {}).get('deploy'):
-        raise ValueError('the config has model.backbone.deploy=True: its checkpoints are merged')
+        raise ValueError(
+            'model.backbone.deploy must be False to merge a checkpoint, got True: checkpoints of '
+            'this config are already merged'
+        )
     model = build_model(cfg).eval()
     backbone = getattr(model, 'backbone', None)
     if not isinstance(backbone, SLaK):
         raise ValueError(
             f'model.backbone must be a mmslak.SLaK to be merged, got {type(backbone).__name__}'
         )
-    state = checkpoint.get('state_dict', checkpoint)
-    state = {name.removeprefix('module.'): value for name, value in state.items()}
+    state = weights_of(checkpoint)
     if differences := compare(state, model.state_dict()):
         raise CheckpointError(
-            f'{source} does not fit the model of the config ({differences.first()}); give a '
-            'checkpoint and a config that belong together'
+            f'{source} does not fit the model of the config ({differences.first()}); use the '
+            'config that the checkpoint was trained with'
         )
     model.load_state_dict(state, strict=False)
     image = torch.randn(1, backbone.downsample_layers[0][0].in_channels, size, size)

@@ -1,7 +1,6 @@
-"""Conversion between the authors' checkpoint format and that of this package.
+"""Conversion between the authors' checkpoint format and this package's format.
 
-The files hold names, shapes and values of weights. None of the authors' code is needed to read
-them.
+The files contain weights by name. The authors' code is not needed to read them.
 """
 
 import re
@@ -19,8 +18,8 @@ from ..sparsity import active_weights, pack_mask, select_targets
 from .compare import compare
 from .reading import CheckpointError
 
-#: Part of a name in the authors' format -> in ours, within a block. The last is of ConvNeXt, whose
-#: block is that of mode ``naive``; the others are of SLaK.
+#: Parts of the names in a block: authors' format -> this package's format. The last is of ConvNeXt,
+#: whose block is that of mode ``naive``; the others are of SLaK.
 _BLOCK = {
     '.large_kernel.LoRA1.conv.': '.mixing.tall.conv.',
     '.large_kernel.LoRA1.bn.': '.mixing.tall.norm.',
@@ -35,9 +34,9 @@ _BLOCK = {
 #: mode -> names of the branches of a block.
 _BRANCHES = {mode: set(kernels(51, 5)) for mode, kernels in BRANCHES.items()}
 _PREFIX = 'backbone.'
-#: Keys of the authors' files that may hold the weights.
+#: Keys under which the authors' files may contain the weights.
 _CLASSIFIER, _AVERAGE, _DOWNSTREAM = 'model', 'model_ema', 'state_dict'
-#: Key under which a conversion adds to the meta data.
+#: Key in the meta data of a converted checkpoint for the kind of the file and the backbone.
 _META = 'mmslak'
 #: Key of the masks in a checkpoint of this package.
 SPARSITY_STATE = 'dynamic_sparsity'
@@ -47,14 +46,16 @@ SPARSITY_STATE = 'dynamic_sparsity'
 class Converted:
     """A checkpoint in the format of this package.
 
-    Args:
-        state_dict (dict): Weights of the whole model, those of the backbone under ``backbone.``.
+    Attributes:
+        state_dict (dict[str, Tensor]): Weights of the whole model. Names of the backbone begin with
+            ``backbone.``.
         settings (dict): Arguments of :class:`mmslak.models.SLaK` that build this backbone.
         kind (str): ``classifier`` or ``downstream``.
-        masks (dict): Boolean masks of the weights that contain zeros, by name.
-        densities (dict): Share of active weights of every convolution and linear layer.
-        renamed (int): Number of entries that got another name.
-        passed (list): Names outside the backbone that are kept, those of the toolbox's heads.
+        masks (dict[str, Tensor]): Boolean masks of the weights that contain zeros, by name.
+        densities (dict[str, float]): Share of active weights of every convolution and linear layer
+            of the backbone and of the head of a classifier, by name.
+        renamed (int): Number of entries whose name changed.
+        passed (list[str]): Names outside the backbone that are kept, such as those of heads.
         meta (dict): Meta data of a downstream checkpoint.
     """
 
@@ -68,7 +69,7 @@ class Converted:
     meta: dict = field(default_factory=dict)
 
     def checkpoint(self) -> dict:
-        """Return what to save: weights, masks of one bit for each weight, and meta data."""
+        """Return the checkpoint to save: weights, masks with one bit per weight, and meta data."""
         note = dict(kind=self.kind, backbone=self.settings)
         checkpoint = dict(meta={**self.meta, _META: note}, state_dict=self.state_dict)
         if self.masks:
@@ -86,21 +87,21 @@ def from_official(checkpoint: Mapping, ema: bool = False, source: str = 'the fil
     """Convert a checkpoint of the authors of SLaK or ConvNeXt.
 
     Args:
-        checkpoint (Mapping): Content of the file: the weights of a classifier under ``model`` or
-            at the top level, or of a segmentor or detector under ``state_dict``.
-        ema (bool): Take the averaged weights, ``model_ema``.
+        checkpoint (Mapping): Content of the file. The weights of a classifier are under ``model``
+            or at the top level, those of a segmentor or detector under ``state_dict``.
+        ema (bool): Convert the averaged weights, ``model_ema``.
         source (str): Name of the file, for errors.
 
     Returns:
-        Converted: Every entry of the file, renamed or kept.
+        Converted: With every entry of the file, renamed or kept.
 
     Raises:
-        CheckpointError: If the file has no weights of such a network, if an entry is unknown,
+        CheckpointError: If the file has no weights of SLaK or ConvNeXt, if an entry is unknown,
             missing or of an unexpected shape, or if the branches were merged.
     """
     state, kind, meta = select_weights(checkpoint, ema, source)
     if kind == 'ours':
-        raise CheckpointError(f'{source} is in the format of this package already')
+        raise CheckpointError(f"{source} is already in this package's format")
     mine = {k: v for k, v in state.items() if kind == 'classifier' or k.startswith(_PREFIX)}
     backbone = {name.removeprefix(_PREFIX): value for name, value in mine.items()}
     _refuse_others(backbone, source)
@@ -127,20 +128,25 @@ def from_official(checkpoint: Mapping, ema: bool = False, source: str = 'the fil
 
 
 def select_weights(checkpoint: Mapping, ema: bool, source: str) -> tuple[dict, str, dict]:
-    """Find the weights in the content of a file, and tell which kind they are.
+    """Find the weights in the content of a file, and determine its kind.
+
+    Args:
+        checkpoint (Mapping): Content of the file.
+        ema (bool): Select the averaged weights.
+        source (str): Name of the file, for errors.
 
     Returns:
-        tuple: Tensors by name; ``classifier`` or ``downstream`` for files of the authors,
-        ``ours`` for files of this package; meta data.
+        tuple[dict, str, dict]: Tensors by name; ``classifier`` or ``downstream`` for a file of the
+        authors, ``ours`` for a file of this package; meta data.
 
     Raises:
-        CheckpointError: If there are none.
+        CheckpointError: If the file contains no weights.
     """
     if ema:
         if _AVERAGE not in checkpoint:
             raise CheckpointError(
-                f'{source} holds no averaged weights (no {_AVERAGE!r}, only '
-                f'{_listed(checkpoint)}); convert it without --ema'
+                f'{source} contains no averaged weights ({_AVERAGE!r}), only '
+                f'{_listed(checkpoint)}; convert it without --ema'
             )
         weights, kind = checkpoint[_AVERAGE], 'classifier'
     elif isinstance(checkpoint.get(_CLASSIFIER), Mapping):
@@ -150,16 +156,18 @@ def select_weights(checkpoint: Mapping, ema: bool, source: str) -> tuple[dict, s
     else:
         weights, kind = checkpoint, 'classifier'
     if not isinstance(weights, Mapping):
-        raise CheckpointError(f'{source} holds a {type(weights).__name__} instead of weights')
+        raise CheckpointError(
+            f'{source} must contain a dict of weights, got a {type(weights).__name__}'
+        )
     tensors = {k.removeprefix('module.'): v for k, v in weights.items() if isinstance(v, Tensor)}
     if not tensors:
         raise CheckpointError(
-            f'{source} holds no weights, only {_listed(checkpoint)}; expected a dict of tensors '
-            f'under {_CLASSIFIER!r} or {_DOWNSTREAM!r}'
+            f'{source} must contain a dict of weights under {_CLASSIFIER!r} or {_DOWNSTREAM!r}, '
+            f'but it contains no weights, only {_listed(checkpoint) or "an empty dict"}'
         )
     if weights is checkpoint and len(tensors) < len(weights):
         odd = [k for k, v in weights.items() if not isinstance(v, Tensor)]
-        raise CheckpointError(f'{source} holds entries that are not weights: {_listed(odd)}')
+        raise CheckpointError(f'{source} contains entries that are not weights: {_listed(odd)}')
     if any('.mixing.' in name for name in tensors):
         kind = 'ours'
     elif kind == 'downstream' and not any(name.startswith(_PREFIX) for name in tensors):
@@ -169,29 +177,29 @@ def select_weights(checkpoint: Mapping, ema: bool, source: str) -> tuple[dict, s
 
 
 def _refuse_others(backbone: Mapping, source: str) -> None:
-    """Refuse what is known but cannot be converted, with the reason."""
+    """Refuse known architectures that cannot be converted, naming the reason."""
     if any('lkb_reparam' in name for name in backbone):
         raise CheckpointError(
-            f'{source} holds merged kernels (lkb_reparam): the branches and batch norms '
-            'cannot be recovered from them; convert the file from before the merge'
+            f'{source} contains merged kernels (lkb_reparam), from which branches and batch norms '
+            'cannot be recovered; convert the file that was merged'
         )
     if any(name.startswith(('stem.', 'transitions.')) or '.blocks.' in name for name in backbone):
         raise CheckpointError(
-            f"{source} is of RepLKNet's own architecture (a stem of four convolutions, separate "
-            'feed-forward blocks), which is not one of the modes of SLaK; mode "reparam" takes '
-            'files of ConvNeXt blocks with lkb_origin and small_conv'
+            f"{source} contains RepLKNet's own architecture (a stem of four convolutions and "
+            'separate feed-forward blocks), which SLaK cannot build; mode "reparam" needs a file '
+            'of ConvNeXt blocks with lkb_origin and small_conv'
         )
     if not any(re.match(r'stages\.\d+\.\d+\.', name) for name in backbone) or not any(
         name.startswith('downsample_layers.') for name in backbone
     ):
         raise CheckpointError(
-            f'{source} is of another architecture: it has no downsample_layers and stages as '
-            f'SLaK and ConvNeXt have, but {_listed(backbone)}'
+            f'{source} contains another architecture: SLaK and ConvNeXt have downsample_layers and '
+            f'stages, but the file has {_listed(backbone)}'
         )
 
 
 def _ours(name: str, kind: str) -> str:
-    """Return our name of an entry of the backbone or of a classifier's head."""
+    """Return this package's name of an entry of the backbone or of a classifier's head."""
     if kind == 'classifier' and re.fullmatch(r'norm\.(weight|bias)', name):
         return name.replace('norm.', 'norm3.')
     if kind == 'classifier' and re.fullmatch(r'head\.(weight|bias)', name):
@@ -201,22 +209,22 @@ def _ours(name: str, kind: str) -> str:
     return name
 
 
-# --- the network behind the weights ---------------------------------------------------------------
+# --- the architecture of the weights --------------------------------------------------------------
 
 
 def describe(backbone: Mapping[str, Tensor], source: str = 'the file') -> dict:
     """Infer the architecture from the names and shapes of the weights of a backbone.
 
     Args:
-        backbone (Mapping): Weights in our format, without the prefix ``backbone.``.
+        backbone (Mapping): Weights in this package's format, without the prefix ``backbone.``.
         source (str): Name of the file, for errors.
 
     Returns:
-        dict: ``arch``, ``width_factor``, ``kernel_sizes``, ``small_kernel``, ``mode`` and what
-        else differs from the defaults of :class:`mmslak.models.SLaK`.
+        dict: Arguments of :class:`mmslak.models.SLaK`: ``arch``, ``width_factor``,
+        ``kernel_sizes``, ``mode``, and others that differ from their defaults.
 
     Raises:
-        CheckpointError: If they belong to another architecture.
+        CheckpointError: If the weights belong to another architecture.
     """
     blocks = Counter()
     for stage, block in {
@@ -229,8 +237,8 @@ def describe(backbone: Mapping[str, Tensor], source: str = 'the file') -> dict:
     missing = [name for name in convs if name not in backbone or backbone[name].dim() != 4]
     if missing or sorted(blocks) != [0, 1, 2, 3]:
         raise CheckpointError(
-            f'{source} is of another architecture: four stages with a downsampling convolution '
-            f'each were expected, but {missing[0] if missing else "a stage"} is missing'
+            f'{source} contains another architecture: SLaK has four stages, each with a '
+            f'downsampling convolution, but {missing[0] if missing else "a stage"} is missing'
         )
     depths = tuple(blocks[i] for i in range(4))
     widths = tuple(int(backbone[name].shape[0]) for name in convs)
@@ -248,7 +256,7 @@ def describe(backbone: Mapping[str, Tensor], source: str = 'the file') -> dict:
     if found is None:
         shown = ' and '.join(sorted({'+'.join(sorted(names)) or 'nothing' for names in branches}))
         raise CheckpointError(
-            f'{source} has blocks of {shown}, which is none of '
+            f'{source} has blocks with the branches {shown}, but the modes of SLaK are '
             + ', '.join(f'{mode} ({"+".join(sorted(names))})' for mode, names in _BRANCHES.items())
         )
     main = {'decomposed': 'tall', 'reparam': 'large', 'naive': 'large'}[found]
@@ -270,10 +278,13 @@ def _check_complete(backbone: Mapping, settings: Mapping, source: str, names: Ma
     """Compare names and shapes with the network of these settings, and return that network.
 
     Args:
-        backbone (Mapping): Weights in our format, without the prefix ``backbone.``.
+        backbone (Mapping): Weights in this package's format, without the prefix ``backbone.``.
         settings (Mapping): Arguments of SLaK.
         source (str): Name of the file, for errors.
-        names (Mapping): The name in the file of each of our names.
+        names (Mapping): Names in this package's format -> names in the file, for errors.
+
+    Raises:
+        CheckpointError: If the weights do not fit.
     """
     norms = [i for i in range(4) if f'norm{i}.weight' in backbone]
     try:
@@ -281,13 +292,13 @@ def _check_complete(backbone: Mapping, settings: Mapping, source: str, names: Ma
             network = SLaK(**settings, out_indices=norms or [3])
     except ValueError as error:
         raise CheckpointError(
-            f'{source} describes a network that cannot be built: {error}'
+            f'{source} contains the weights of a network that SLaK cannot build: {error}'
         ) from None
     wanted = network.state_dict()
     if not norms:
         wanted = {k: v for k, v in wanted.items() if not k.startswith('norm')}
     found = compare(backbone, wanted)
-    looks_like = f'{source} looks like SLaK({arguments_of(settings)}), but'
+    looks_like = f'{source} seems to contain SLaK({arguments_of(settings)}), but it has'
     if found.unknown or found.missing:
         what = []
         if found.unknown:
@@ -295,26 +306,24 @@ def _check_complete(backbone: Mapping, settings: Mapping, source: str, names: Ma
                 f'{len(found.unknown)} unknown entries ({names[next(iter(found.unknown))]})'
             )
         if found.missing:
-            what.append(f'{len(found.missing)} missing ones ({next(iter(found.missing))})')
-        raise CheckpointError(f'{looks_like} has {" and ".join(what)}')
+            what.append(f'{len(found.missing)} missing entries ({next(iter(found.missing))})')
+        raise CheckpointError(f'{looks_like} {" and ".join(what)}')
     for name, (shape, expected) in found.reshaped.items():
-        raise CheckpointError(
-            f'{looks_like} {names[name]} has the shape {shape} where {expected} is expected'
-        )
+        raise CheckpointError(f'{looks_like} {names[name]} of shape {shape} instead of {expected}')
     return network
 
 
 def recover_masks(
     weights: Mapping[str, Tensor],
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Recover masks from the zeros of weights, because the authors' files contain no masks.
+    """Recover masks from the zeros of weights. The authors' files contain no masks.
 
     Args:
         weights (Mapping): Weights of convolutions and linear layers, by name.
 
     Returns:
-        tuple: Boolean masks of the weights that contain zeros, and the density of each of them,
-        both by name. A weight that was grown and is still zero counts as masked.
+        tuple[dict, dict]: Boolean masks of the weight tensors that contain zeros, and the densities
+        of all of them, both by name. A weight that was grown and is still zero counts as masked.
     """
     masks, densities = {}, {}
     for name, value in weights.items():
@@ -332,20 +341,20 @@ def to_official(checkpoint: Mapping, source: str = 'the file') -> dict:
     """Convert a checkpoint of this package to the authors' format.
 
     Args:
-        checkpoint (Mapping): From training, or made by :func:`from_official`.
+        checkpoint (Mapping): A checkpoint of a training, or of :meth:`Converted.checkpoint`.
         source (str): Name of the file, for errors.
 
     Returns:
-        dict: ``dict(model=...)`` of a classifier, else ``dict(meta=..., state_dict=...)``.
-        It contains neither masks nor the state of an optimiser; masked weights are zero.
+        dict: ``dict(model=...)`` for a classifier, otherwise ``dict(meta=..., state_dict=...)``.
+        It contains neither masks nor the state of an optimiser. Masked weights are zero.
 
     Raises:
-        CheckpointError: If it does not hold a SLaK in the format of this package.
+        CheckpointError: If it does not contain a SLaK in this package's format.
     """
     state, kind, _ = select_weights(checkpoint, False, source)
     if kind != 'ours' or not any(name.startswith(_PREFIX) for name in state):
         raise CheckpointError(
-            f'{source} is not in the format of this package: no entry is named '
+            f"{source} is not in this package's format: it has no entries named "
             f'{_PREFIX}stages.*.mixing.*, but {_listed(state)}'
         )
     inner = {k.removeprefix(_PREFIX): v for k, v in state.items() if k.startswith(_PREFIX)}

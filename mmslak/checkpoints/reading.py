@@ -7,18 +7,19 @@ from pathlib import Path
 
 import torch
 from mmengine.fileio import get_local_path
+from torch import Tensor
 
 _ZIP = b'PK\x03\x04'
-#: Files of torch.save from before the ZIP format begin with a pickled long number.
+#: Before the ZIP format, files of torch.save began with a pickled long integer.
 _PICKLE = b'\x80\x02\x8a'
 
 
 class CheckpointError(ValueError):
-    """A file is not a checkpoint, or does not fit."""
+    """A file is not a checkpoint, or it does not fit the model."""
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint contains other objects than tensors and plain containers."""
+    """A checkpoint contains objects other than tensors and plain containers."""
 
 
 def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
@@ -28,14 +29,14 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
 
     Args:
         path (str or Path): A file, or a URL that MMEngine's file backends can read.
-        trust (bool): Unpickle every object in the file, which may run any code.
+        trust (bool): Unpickle all objects in the file. This can run any code.
 
     Returns:
         dict: The content of the file.
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        UnsafeCheckpointError: If it contains other objects and ``trust`` is not set, naming their
+        UnsafeCheckpointError: If it contains other objects and ``trust`` is False, naming their
             types.
         CheckpointError: If it is damaged, a directory, or not a checkpoint.
     """
@@ -48,7 +49,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
 
 def _read(file: Path, name: str, trust: bool) -> dict:
     if file.is_dir():
-        raise CheckpointError(f'{name} is a directory; give one of the checkpoints in it')
+        raise CheckpointError(f'{name} is a directory; name one of the checkpoints in it')
     if not file.is_file():
         raise FileNotFoundError(f'checkpoint {name} does not exist')
     with open(file, 'rb') as stream:
@@ -59,9 +60,9 @@ def _read(file: Path, name: str, trust: bool) -> dict:
         foreign = _foreign_types(file, str(error))
         if foreign and not trust:
             raise UnsafeCheckpointError(
-                f'{name} contains objects of {", ".join(foreign)} besides tensors and plain '
-                'containers, and reading these can run any code; if you trust its source, '
-                'rewrite it with: python tools/convert/official.py SRC DST --trust'
+                f'{name} contains objects of type {", ".join(foreign)}, and reading them can run '
+                'any code; if you trust the source of the file, convert it with: '
+                'python tools/convert/official.py SRC DST --trust'
             ) from None
         if start == _ZIP or start.startswith(_PICKLE):
             raise CheckpointError(
@@ -69,19 +70,32 @@ def _read(file: Path, name: str, trust: bool) -> dict:
                 'download it again'
             ) from None
         raise CheckpointError(
-            f'{name} is not a checkpoint: it does not begin like a file written by torch.save'
+            f'{name} is not a checkpoint; it does not begin like a file written by torch.save'
         ) from None
     except (ImportError, AttributeError) as error:
-        # Only with trust: unpickling needs the code of the types.
+        # This happens only with trust: unpickling an object needs the code of its type.
         raise CheckpointError(
-            f'{name} contains objects whose code is not installed here ({error}); install it, or '
-            'write the weights alone to a file on a machine where it is installed'
+            f'{name} contains objects whose code is not installed ({error}); install it, or save '
+            'only the weights to another file on a machine that has it'
         ) from None
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(
-            f'{name} contains a {type(checkpoint).__name__} instead of a dict of weights'
+            f'{name} must contain a dict of weights, got a {type(checkpoint).__name__}'
         )
     return dict(checkpoint)
+
+
+def weights_of(checkpoint: Mapping) -> dict[str, Tensor]:
+    """Return the weights in a checkpoint of MMEngine.
+
+    Args:
+        checkpoint (Mapping): With ``state_dict``, or the weights themselves.
+
+    Returns:
+        dict[str, Tensor]: By name, without the prefix ``module.`` of distributed wrappers.
+    """
+    weights = checkpoint.get('state_dict', checkpoint)
+    return {name.removeprefix('module.'): value for name, value in weights.items()}
 
 
 def _foreign_types(file: Path, message: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The comparison of state dicts against a plain one, name by name."""
+"""Comparison of state dicts, checked name by name."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ states = st.dictionaries(names, st.sampled_from([(), (2,), (2, 3), (3, 2)]).map(
 
 
 @given(states, states)
-def test_every_name_is_in_the_right_place(file, model):
+def test_every_difference_is_found(file, model):
     found = compare(file, model)
     for name in {*file, *model}:
         in_file, in_model = name in file, name in model
@@ -30,17 +30,21 @@ def test_every_name_is_in_the_right_place(file, model):
 @pytest.mark.parametrize(
     ('file', 'model', 'text'),
     [
-        (dict(a=(2,), c=(1,)), dict(a=(3,), b=(1,)), 'a is (2,) in the file and (3,) in the model'),
-        (dict(c=(1,)), dict(b=(4, 1)), 'b is missing in the file and (4, 1) in the model'),
-        (dict(a=(1,), c=(1,)), dict(a=(1,)), 'c is (1,) in the file and missing in the model'),
+        (
+            dict(a=(2,), c=(1,)),
+            dict(a=(3,), b=(1,)),
+            'a has shape (2,) in the file and (3,) in the model',
+        ),
+        (dict(c=(1,)), dict(b=(4, 1)), 'b of shape (4, 1) is missing in the file'),
+        (dict(a=(1,), c=(1,)), dict(a=(1,)), 'c of shape (1,) in the file is not in the model'),
     ],
 )
-def test_the_first_difference_in_words(file, model, text):
+def test_first_difference(file, model, text):
     file, model = ({k: torch.zeros(s) for k, s in state.items()} for state in (file, model))
     assert compare(file, model).first() == text
 
 
-def test_without_a_difference_there_is_nothing_to_describe():
+def test_first_without_a_difference_is_an_error():
     state = dict(a=torch.zeros(2))
     assert not compare(state, state)
     with pytest.raises(ValueError, match='no difference'):
