@@ -1,4 +1,4 @@
-"""What plugs into MMEngine: hooks, optimiser wrappers, a metric and a runner."""
+"""Extensions of MMEngine: hooks, optimiser wrappers, a metric and a runner."""
 
 from .hooks import (
     CheckpointFitHook,

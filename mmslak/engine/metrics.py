@@ -1,4 +1,4 @@
-"""Detections in COCO's result format, as a metric of MMEngine."""
+"""A metric of MMEngine that writes detections in COCO's result format."""
 
 import json
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from ..registry import METRICS
 class DetectionResults(BaseMetric):
     """Write predicted boxes and masks in COCO's result format.
 
-    The file contains a list of ``{image_id, category_id, bbox, score}`` and, with masks,
-    ``segmentation`` as a compressed run-length code. ``bbox`` is x, y, width and height in
-    pixels of the original image. This metric has no scores.
+    The file contains a list of dicts with ``image_id``, ``category_id``, ``bbox``, ``score`` and,
+    with masks, ``segmentation`` as compressed run lengths. ``bbox`` is x, y, width and height in
+    pixels of the original image. This metric computes no scores.
 
     Args:
         out_file (str): JSON file to write; its directory is created.
-        category_ids (Sequence[int], optional): Category id of each class, in the order of
-            the classes. Default: 1, 2, 3 and so on.
+        category_ids (Sequence[int], optional): Category ids, in the order of the classes.
+            Default: 1, 2, 3 and so on.
     """
 
     def __init__(self, out_file: str, category_ids: Sequence[int] | None = None):
@@ -57,7 +57,11 @@ class DetectionResults(BaseMetric):
 
 
 def _run_lengths(masks) -> list[dict]:
-    """Encode masks of shape (N, H, W) as run lengths; encoded ones only become plain text."""
+    """Encode masks of shape (N, H, W) as run lengths with text instead of bytes.
+
+    Masks that are already encoded may be passed too.
+    """
+    # Optional dependency: only detection needs pycocotools.
     from pycocotools.mask import encode
 
     if isinstance(masks, torch.Tensor):

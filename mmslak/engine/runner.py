@@ -1,4 +1,4 @@
-"""MMEngine's runner with a short terminal log and checked images."""
+"""MMEngine's runner with a short log on the terminal and checked images."""
 
 import logging
 import re
@@ -12,29 +12,30 @@ from mmengine.runner import Runner as MMEngineRunner
 from ..validation.images import BadImageError, check_images, no_image_left
 
 # Messages of MMEngine that go to the log file, but not to the terminal.
-_RECORD_ONLY = re.compile(
+_LOG_FILE_ONLY = re.compile(
     r'\s*-{20,}\nSystem environment|\s*Config:\n|Hooks will be executed|Exp name:'
     r'|Distributed training is not used|"FileClient" will be deprecated'
     r'|"HardDiskBackend" is the alias|Checkpoints will be saved to'
     r'|The prefix is not set in metric class'
 )
-# A row of a table without any value (detection), or with an IoU but no accuracy (segmentation).
+# A row of a table without any value (detection), or with an IoU but without an accuracy
+# (segmentation): the class does not occur.
 _EMPTY_ROW = re.compile(r'^\|[^|]+((\|\s*nan\s*)+|\|[^|]+\|\s*nan\s*)\|$')
 
 
 class ConsoleFilter(logging.Filter):
-    """Drop the messages that are for the log file only."""
+    """Remove the messages that are only for the log file."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether ``record`` goes to the terminal."""
-        return not _RECORD_ONLY.match(record.getMessage())
+        """Return whether ``record`` is shown on the terminal."""
+        return not _LOG_FILE_ONLY.match(record.getMessage())
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Format messages for the terminal: time and text, tables without rows that have no value."""
+    """Format messages for the terminal: time and text, and tables without empty rows."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format ``record``; the level is shown for warnings and errors only."""
+        """Format ``record``. The level is shown only for warnings and errors."""
         lines = record.getMessage().strip('\n').split('\n')
         kept = [line for line in lines if not _EMPTY_ROW.match(line)]
         if len(kept) < len(lines):
@@ -44,13 +45,13 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class Runner(MMEngineRunner):
-    """MMEngine's ``Runner`` with a short terminal log.
+    """MMEngine's ``Runner`` with a short log on the terminal and checked images.
 
-    The log file contains everything that MMEngine logs; the terminal shows a summary.
+    The log file contains everything that MMEngine logs. The terminal shows a summary.
     """
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
-        """Build MMEngine's logger, with our format and filter for the terminal."""
+        """Build MMEngine's logger with a filter and a short format for the terminal."""
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
@@ -63,8 +64,8 @@ class Runner(MMEngineRunner):
         """Build a data loader after checking that its images exist and can be read.
 
         Raises:
-            BadImageError: If images are missing or damaged. With ``skip_bad_images`` in the
-                config they are skipped instead.
+            BadImageError: If images are missing or damaged (with ``skip_bad_images`` in the config
+                they are skipped instead), or if no image is left.
         """
         if isinstance(dataloader, dict) and isinstance(dataloader.get('dataset'), dict):
             try:
@@ -72,7 +73,7 @@ class Runner(MMEngineRunner):
                 if hasattr(dataset, 'full_init'):
                     dataset.full_init()
             except ValueError as error:
-                # The message of NumPy when MMEngine packs an empty list of images.
+                # NumPy's message if MMEngine packs an empty list of images.
                 if 'need at least one array' in str(error):
                     raise BadImageError(no_image_left(dataloader['dataset'])) from None
                 raise
@@ -82,9 +83,9 @@ class Runner(MMEngineRunner):
 
     @property
     def iter(self) -> int:
-        """Number of training iterations so far; 0 if there is no training.
+        """Number of training iterations so far, 0 if there is no training.
 
-        MMEngine's own property builds the training loop and its dataset, and MMSegmentation's
-        visualisation reads it in every test.
+        MMEngine's own property would build the training loop and its dataset when
+        MMSegmentation's visualisation reads it in a test.
         """
         return self._train_loop.iter if isinstance(self._train_loop, BaseLoop) else 0

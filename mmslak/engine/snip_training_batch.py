@@ -1,4 +1,4 @@
-"""SNIP scores of a model from one batch of its training data."""
+"""SNIP scores of a model of MMEngine on one batch of its training data."""
 
 import random
 from contextlib import contextmanager
@@ -18,15 +18,17 @@ def score_training_batch(
     seed: int = 0,
     rank: int = 0,
 ) -> dict[str, Tensor]:
-    """Compute SNIP scores |g * w| on one batch of training data with the loss of the model.
+    """Compute SNIP scores |g * w| with the loss of the model on one batch of training data.
+
+    The states of the random generators do not change.
 
     Args:
-        model (nn.Module): A model of MMEngine with ``data_preprocessor``; its state does not
+        model (nn.Module): A model of MMEngine with ``data_preprocessor``. Its state does not
             change.
-        loader (DataLoader): Loader of the training data; it determines the batch size.
-        parameters (dict): The weights to score.
-        seed (int): Determines which samples are drawn.
-        rank (int): Rank of this process. Each rank scores a batch of its own; the gradients are
+        loader (DataLoader): Loader of the training data. It determines the batch size.
+        parameters (dict[str, nn.Parameter]): The weights to score, by name.
+        seed (int): Seed of the choice of samples.
+        rank (int): Rank of this process. Each rank uses its own batch, and the gradients are
             averaged.
 
     Returns:
@@ -56,7 +58,7 @@ def batch_size(loader: DataLoader) -> int:
 
 @contextmanager
 def _random_state_kept():
-    """Restore the random generators of Python, NumPy and PyTorch on leaving the context."""
+    """Restore the random states of Python, NumPy and PyTorch after the context."""
     python, numpy = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=list(devices)):

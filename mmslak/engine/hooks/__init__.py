@@ -1,10 +1,11 @@
-"""Hooks for MMEngine's training and test loops."""
+"""Hooks for MMEngine's training and test loops, one in each file."""
 
 from .checkpoint_fit import CheckpointFitHook
 from .dynamic_sparsity import DynamicSparsityHook
 from .finish_training import FinishTrainingHook
+from .plain_checkpoint import PlainCheckpointHook
 from .precise_bn import recompute_statistics
-from .resume import PlainCheckpointHook, RandomStateHook
+from .random_state import RandomStateHook
 from .throughput import ThroughputHook
 
 __all__ = [

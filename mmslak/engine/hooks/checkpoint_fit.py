@@ -1,16 +1,16 @@
-"""Checking that a checkpoint belongs to the model."""
+"""Checking that a checkpoint fits the model."""
 
 from mmengine.hooks import Hook
 
-from ...checkpoints import compare
+from ...checkpoints import compare, weights_of
 from ...registry import HOOKS
 
 
 @HOOKS.register_module()
 class CheckpointFitHook(Hook):
-    """Refuse a checkpoint that does not fit the model, where MMEngine would only warn.
+    """Refuse a checkpoint that does not fit the model. MMEngine only warns.
 
-    It is for testing and resuming. Fine-tuning may start from a checkpoint that fits in part.
+    The hook is for testing and resuming. Fine-tuning may start from a checkpoint that fits in part.
     """
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -19,18 +19,17 @@ class CheckpointFitHook(Hook):
         Raises:
             ValueError: If an entry of the model is missing or has another shape.
         """
-        state = checkpoint.get('state_dict', checkpoint)
-        state = {key.removeprefix('module.'): value for key, value in state.items()}
+        state = weights_of(checkpoint)
         model = runner.model
-        # Distributed wrappers and test-time augmentation keep the network in `module`.
+        # Distributed wrappers and test-time augmentation contain the network as `module`.
         while hasattr(model, 'module'):
             model = model.module
         wanted = model.state_dict()
-        # What the model lacks is left out, such as the loss weights of a training.
+        # Entries that the model lacks are allowed, such as weights of losses.
         found = compare({key: state[key] for key in state if key in wanted}, wanted)
         if found:
             raise ValueError(
                 f'the checkpoint does not fit the model of the config: of {len(wanted)} entries '
                 f'{len(found.missing)} are missing and {len(found.reshaped)} have another shape '
-                f'(first: {found.first()}); give a checkpoint and a config that belong together'
+                f'({found.first()}); use the config that the checkpoint was trained with'
             )

@@ -1,4 +1,4 @@
-"""Finding a hook in a config, whichever of the two places it is registered in."""
+"""Finding hooks in a config, in ``default_hooks`` and in ``custom_hooks``."""
 
 from mmengine.config import Config, ConfigDict
 
@@ -7,13 +7,13 @@ def configured_hooks(cfg: Config, kind: str) -> list[ConfigDict]:
     """Return the settings of all hooks of one type in a config.
 
     Args:
-        cfg (Config): Hooks are registered by name in ``default_hooks`` or as a list in
+        cfg (Config): A config with hooks in the dict ``default_hooks`` or in the list
             ``custom_hooks``.
-        kind (str): Name of the class, such as ``DynamicSparsityHook``; a scope before it in the
-            config (``mmslak.``) does not matter.
+        kind (str): Name of the class, such as ``DynamicSparsityHook``. The scope of the type in the
+            config, such as ``mmslak.``, is ignored.
 
     Returns:
-        list[ConfigDict]: The entries of the config themselves, so that they can be changed.
+        list[ConfigDict]: The settings in the config itself. Changing them changes the config.
     """
     named = (cfg.get('default_hooks') or {}).values()
     hooks = [*named, *(cfg.get('custom_hooks') or [])]

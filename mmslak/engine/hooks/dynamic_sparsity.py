@@ -8,13 +8,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from rich.box import SIMPLE
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...checkpoints import SPARSITY_STATE, read_checkpoint
 from ...console import table_text
 from ...models.arguments import PRETRAINED
 from ...registry import HOOKS
-from ...sparsity import DynamicSparsity, SparseMasks, Update, select_targets, unpack_masks
+from ...sparsity import DynamicSparsity, SparseMasks, Update, select_model_targets, unpack_masks
 from ..snip_training_batch import batch_size, score_training_batch
 
 MODES = ('dynamic', 'fixed', 'off')
@@ -24,26 +24,25 @@ MODES = ('dynamic', 'fixed', 'off')
 class DynamicSparsityHook(Hook):
     """Train with dynamic sparsity: allocate, mask, prune and grow, save and resume.
 
-    The method (paper, section 4) is in :class:`mmslak.sparsity.DynamicSparsity`; this hook
-    connects it to MMEngine's runner. Register it by name, as
+    :class:`mmslak.sparsity.DynamicSparsity` implements the method (paper, section 4); this hook
+    connects it to MMEngine's runner. Register it in a config as
     ``default_hooks=dict(sparsity=dict(type='mmslak.DynamicSparsityHook', ...))``.
 
     Args:
-        sparsity (float): Share of the targeted weights to mask, in [0, 1).
-        allocation (str or dict): ``uniform``, ``erk``, ``snip`` or sparsities by pattern; see
-            :func:`mmslak.sparsity.allocate`. ``snip`` scores one batch of the training data.
-        update (dict): Settings of :class:`mmslak.sparsity.UpdateRule`: ``every`` (optimiser
-            steps), ``rate``, ``rate_min``, ``schedule``, ``grow``, ``stop_at``.
-        targets (str or dict): ``all``: every convolution and linear weight of the backbone,
-            and of the head of a classifier. ``large_kernels``: of these only the large
-            depth-wise kernels. Or ``dict(include=[...], exclude=[...])`` of patterns on the names
-            of the whole model.
-        mode (str): ``dynamic``; ``fixed``: masks that do not change; ``off``: dense training,
-            even from sparse weights, as the authors' code fine-tunes.
+        sparsity (float): Share of the target weights to mask, in [0, 1).
+        allocation (str or dict): ``uniform``, ``erk``, ``snip`` or sparsities by pattern, see
+            :func:`mmslak.sparsity.allocate`. ``snip`` uses scores of one batch of training data.
+        update (dict, optional): Settings of :class:`mmslak.sparsity.UpdateRule`: ``every``
+            (optimiser steps), ``rate``, ``rate_min``, ``schedule``, ``grow`` and ``stop_at``.
+        targets (str or dict): The weights that can be masked. ``all``: all convolutions and linear
+            layers of the backbone and of the head of a classifier. ``large_kernels``: the large
+            depth-wise kernels of the backbone. ``dict(include=[...], exclude=[...])``: patterns on
+            the names in the whole model.
+        mode (str): ``dynamic``, ``fixed`` (the masks do not change) or ``off`` (dense training,
+            even from sparse weights, as in the authors' code for fine-tuning).
         init (str, optional): First masks: ``random``, or ``from_weights``, which masks the weights
-            that are zero. Default: ``random`` for ``dynamic``. For ``fixed`` the masks of the
-            checkpoint that training starts from; if it has none, they are recovered from its
-            zeros.
+            that are zero. Default for ``dynamic``: ``random``. Default for ``fixed``: the masks of
+            the checkpoint that training starts from, recovered from its zeros if it has none.
         structure (str): ``unstructured`` or ``2:4`` (linear layers).
         seed (int): Seed of random masks and random growth.
 
@@ -51,7 +50,7 @@ class DynamicSparsityHook(Hook):
         ValueError: For settings that are not allowed, before training starts.
     """
 
-    # After the averaging of weights, before checkpoints are written.
+    # After weights are averaged, before checkpoints are written.
     priority = 'LOW'
 
     def __init__(
@@ -79,11 +78,11 @@ class DynamicSparsityHook(Hook):
     # -- checkpoints -----------------------------------------------------------------------
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the saved state until the model is on its device."""
+        """Keep the saved state until training starts, when the model is on its device."""
         self._saved = checkpoint.get(SPARSITY_STATE)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Add masks (one bit per weight), step, rate and seed to a checkpoint."""
+        """Add the state of :class:`mmslak.sparsity.DynamicSparsity` to a checkpoint."""
         if self.dynamics is not None:
             checkpoint[SPARSITY_STATE] = self.dynamics.state_dict()
 
@@ -96,11 +95,11 @@ class DynamicSparsityHook(Hook):
         optim_wrapper = runner.optim_wrapper
         if not isinstance(optim_wrapper, OptimWrapper):
             raise ValueError(
-                'DynamicSparsityHook needs one optimiser, but optim_wrapper is a '
+                'optim_wrapper must be a single OptimWrapper for DynamicSparsityHook, got '
                 f'{type(optim_wrapper).__name__}'
             )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        parameters = self._parameters(model)
+        parameters = select_model_targets(model, self.targets)
         self.dynamics = self._resumed(runner, parameters) or self._started(
             runner, model, parameters
         )
@@ -113,21 +112,6 @@ class DynamicSparsityHook(Hook):
         self._mask_average(runner)
         runner.logger.info('Sparsity at the start:\n' + density_table(self.dynamics, brief=True))
         self._write(runner, {f'density/{r["name"]}': r['density'] for r in self.dynamics.summary()})
-
-    def _parameters(self, model: nn.Module) -> dict[str, nn.Parameter]:
-        if not isinstance(self.targets, str):
-            return select_targets(model, self.targets)
-        if not hasattr(model, 'backbone'):
-            raise ValueError(
-                f'targets={self.targets!r} needs a model with a backbone, but '
-                f'{type(model).__name__} has none; give targets=dict(include=[...])'
-            )
-        parameters = select_targets(model.backbone, self.targets, 'backbone.')
-        # Only classifiers call their head `head`. The paper counts it as a part of the network;
-        # the heads of detectors and segmentors are dense.
-        if self.targets == 'all' and isinstance(getattr(model, 'head', None), nn.Module):
-            parameters.update(select_targets(model.head, 'all', 'head.'))
-        return parameters
 
     def _build(self, runner, parameters, **kwargs) -> DynamicSparsity:
         steps = math.ceil(runner.max_iters / runner.optim_wrapper._accumulative_counts)
@@ -148,9 +132,10 @@ class DynamicSparsityHook(Hook):
             return None
         if self._saved is None:
             if self.mode == 'fixed' and self.init is None:
-                return None  # the run started from dense weights
+                # The training started from dense weights.
+                return None
             raise ValueError(
-                'the checkpoint to resume holds no masks; start from its weights instead: '
+                'the checkpoint to resume contains no masks; start from its weights instead, with '
                 "load_from and DynamicSparsityHook(init='from_weights')"
             )
         dynamics = self._build(runner, parameters, init=None)
@@ -167,18 +152,18 @@ class DynamicSparsityHook(Hook):
             return self._build(runner, parameters, init='random', scores=scores)
         masks = self._pretrained_masks(model, parameters) if init is None else {}
         if masks:
-            log(f'Sparsity: masks of {len(masks)} layers taken from the checkpoint')
+            log(f'Sparsity: the checkpoint has masks for {len(masks)} layers')
         else:
             recovered = SparseMasks.from_weights(parameters)
             masks = {name: recovered[name] for name in recovered.masked}
-            log(f'Sparsity: masks of {len(masks)} layers taken from the zeros of the weights')
+            log(f'Sparsity: recovered the masks of {len(masks)} layers from zero weights')
         if not masks and self.mode == 'fixed':
-            log('Sparsity: training starts from dense weights, which stay dense')
+            log('Sparsity: the weights are dense and stay dense')
             return None
         if not masks:
             raise ValueError(
-                "init='from_weights' found no zero weight to start from; load a sparse "
-                'checkpoint, or use init=None'
+                "init='from_weights' needs sparse weights, but no weight is zero; load a sparse "
+                "checkpoint, or use init='random'"
             )
         return self._build(runner, parameters, init=masks)
 
@@ -203,11 +188,13 @@ class DynamicSparsityHook(Hook):
 
     def _snip_scores(self, runner, model, parameters) -> dict[str, Tensor]:
         loader = runner.train_dataloader
-        runner.logger.info(f'Sparsity: SNIP scores of {batch_size(loader)} training samples')
+        runner.logger.info(
+            f'Sparsity: computing SNIP scores on {batch_size(loader)} training samples'
+        )
         return score_training_batch(model, loader, parameters, self.seed, runner.rank)
 
     def _mask_before_clipping(self, optim_wrapper: OptimWrapper) -> None:
-        """Mask gradients before their norm is computed, because MMEngine clips inside its step."""
+        """Mask gradients before gradient clipping, which MMEngine does inside its step."""
         clip = optim_wrapper._clip_grad
 
         def masked_clip():
@@ -217,13 +204,13 @@ class DynamicSparsityHook(Hook):
         optim_wrapper._clip_grad = masked_clip
 
     def _mask_average(self, runner) -> None:
-        """Make averaged models exactly as sparse as the model."""
+        """Mask averaged models, so that they are exactly as sparse as the model."""
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
                 self.dynamics.apply_to(hook.ema_model.module)
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
-        """Mask the averaged model, which still contains the pruned weights."""
+        """Mask averaged models after an update, because they still contain the pruned weights."""
         if self._updated:
             self._mask_average(runner)
             self._updated = False
@@ -241,8 +228,9 @@ class DynamicSparsityHook(Hook):
             },
         )
         runner.logger.info(
-            f'Sparsity: moved {sum(update.moves.values()):,} weights after step {update.step:,} '
-            f'(rate {update.rate:.3f}); {update.explored:.1%} of all have been active'
+            f'Sparsity: pruned and grew {sum(update.moves.values()):,} weights after step '
+            f'{update.step:,} (rate {update.rate:.3f}); {update.explored:.1%} of all weights have '
+            'been active so far'
         )
 
     @staticmethod
@@ -250,7 +238,7 @@ class DynamicSparsityHook(Hook):
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
     def after_train(self, runner) -> None:
-        """Log the density of every layer at the end."""
+        """Log the density of every layer."""
         if self.dynamics is not None:
             runner.logger.info('Sparsity at the end:\n' + density_table(self.dynamics))
 
@@ -260,11 +248,14 @@ def density_table(dynamics: DynamicSparsity, brief: bool = False) -> str:
 
     Args:
         dynamics (DynamicSparsity): The sparse training.
-        brief (bool): Only the row of sums and the names of the layers left dense.
+        brief (bool): Show only the row of sums and the names of the dense layers.
+
+    Returns:
+        str: The table as plain text.
     """
     rows = dynamics.summary()
     table = Table('layer', box=SIMPLE)
-    for column in ('shape', 'weights', 'kept', 'density', 'ever active'):
+    for column in ('shape', 'weights', 'active', 'density', 'ever active'):
         table.add_column(column, justify='right')
     for row in [] if brief else rows:
         table.add_row(
@@ -281,4 +272,4 @@ def density_table(dynamics: DynamicSparsity, brief: bool = False) -> str:
         f'{dynamics.explored:.3f}', style='bold',
     )  # fmt: skip
     dense = [row['name'] for row in rows if row['kept'] == row['weights']]
-    return table_text(table) + (f'\n  left dense: {", ".join(dense)}' if dense else '')
+    return table_text(table) + (f'\n  dense layers: {", ".join(dense)}' if dense else '')

@@ -1,4 +1,4 @@
-"""The end of a pre-training: batch norm statistics, final scores and small checkpoints."""
+"""The end of pre-training: batch norm statistics, final scores and small checkpoints."""
 
 import json
 from contextlib import contextmanager
@@ -23,20 +23,22 @@ SCORES = 'final_scores.json'
 
 @HOOKS.register_module()
 class FinishTrainingHook(Hook):
-    """Finish a pre-training: recompute batch norm statistics, evaluate, write small checkpoints.
+    """Finish pre-training: recompute batch norm statistics, evaluate, write small checkpoints.
 
-    The averaged model (``EMAHook`` with ``update_buffers=True``) has never seen a batch. One pass
-    over the training data recomputes its batch norm statistics; without it the paper reports poor
-    results (section 5.1). Then the raw and the averaged model are evaluated. Each is written to
-    the work directory with its masks and without the optimiser, as ``raw.pth`` and
-    ``averaged.pth``, for ``init_cfg=dict(type='Pretrained', checkpoint=FILE)`` downstream.
+    The averaged model (``EMAHook`` with ``update_buffers=True``) has averages of batch norm
+    statistics, which do not fit its weights. One pass over the training data recomputes them;
+    without it the paper reports poor results (section 5.1). Then the raw and the averaged model
+    are evaluated. Each is written to the work directory with its masks and without the optimiser,
+    as ``raw.pth`` and ``averaged.pth``, for ``init_cfg=dict(type='Pretrained', checkpoint=FILE)``
+    downstream.
 
     Args:
-        batches (int, optional): Batches of each process for the statistics. Default: one pass.
+        batches (int, optional): Number of batches of each process for the statistics. Default: one
+            pass over the data.
         evaluate (bool): Evaluate both models on the validation data.
 
     Raises:
-        ValueError: If batches is not positive, or the average does not include the buffers.
+        ValueError: If ``batches`` is not positive, or the average does not include the buffers.
     """
 
     # After DynamicSparsityHook.
@@ -44,16 +46,16 @@ class FinishTrainingHook(Hook):
 
     def __init__(self, batches: int | None = None, evaluate: bool = True):
         if batches is not None and batches < 1:
-            raise ValueError(f'batches must be positive or None for all, got {batches!r}')
+            raise ValueError(f'batches must be positive, or None for one pass, got {batches!r}')
         self.batches, self.evaluate = batches, evaluate
 
     def before_train(self, runner) -> None:
-        """Refuse an average without buffers, which cannot have statistics of its own."""
+        """Refuse an average without buffers: it has no batch norm statistics of its own."""
         for hook in runner.hooks:
             if isinstance(hook, EMAHook) and not hook.ema_model.update_buffers:
                 raise ValueError(
-                    'FinishTrainingHook needs EMAHook(update_buffers=True); otherwise the averaged '
-                    "model shares the raw model's batch norm statistics"
+                    'EMAHook.update_buffers must be True for FinishTrainingHook, got False: the '
+                    'averaged model needs batch norm statistics of its own'
                 )
 
     def after_train(self, runner) -> None:
@@ -68,7 +70,8 @@ class FinishTrainingHook(Hook):
                     used = recompute_statistics(model, runner.train_dataloader, self.batches)
                     if used:
                         runner.logger.info(
-                            f'Batch norm statistics of the averaged model: {used} batches a process'
+                            f'Batch norm statistics of the averaged model: {used} batches of each '
+                            'process'
                         )
                 scores = self._scores(runner, model) if self.evaluate else {}
                 rows[name] = dict(scores, file=self._export(runner, model, name))
@@ -109,7 +112,7 @@ class FinishTrainingHook(Hook):
 
 @contextmanager
 def _swapped(average: EMAHook | None):
-    """Exchange the weights of the model and of its average inside the context."""
+    """Swap the weights of the model and of its average inside the context."""
     if average is not None:
         average._swap_ema_parameters()
     try:

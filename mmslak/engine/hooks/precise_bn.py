@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def recompute_statistics(model: nn.Module, loader: Iterable, batches: int | None = None) -> int:
     """Recompute the running statistics of all batch norms with fixed weights.
 
-    The running mean and variance become the averages of the mean and variance of all batches of
+    The running mean and variance become the averages of the means and variances of all batches of
     all processes. All other modules are in evaluation mode: no drop path, no Mixup.
 
     Args:
@@ -21,7 +21,7 @@ def recompute_statistics(model: nn.Module, loader: Iterable, batches: int | None
         batches (int, optional): Stop after this number of batches. Default: one pass.
 
     Returns:
-        int: Number of batches of this process; 0 if there is no batch norm.
+        int: Number of batches that this process used; 0 if there is no batch norm.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -30,7 +30,7 @@ def recompute_statistics(model: nn.Module, loader: Iterable, batches: int | None
     model.eval()
     for norm in norms:
         norm.reset_running_stats()
-        # None selects a cumulative instead of an exponential average.
+        # With None the running statistics are cumulative averages instead of exponential ones.
         norm.momentum = None
         norm.train()
     used = 0

@@ -7,8 +7,9 @@ from mmengine.hooks import Hook
 
 from ...registry import HOOKS
 
-#: If waiting for data takes a larger share of the time, the data is the bottleneck. With worker
-#: processes that keep up there is almost no wait; without workers, loading and computing alternate.
+#: If waiting for data takes a larger share of the time than this, data is the bottleneck. With
+#: enough worker processes there is almost no waiting. Without workers, loading and computing
+#: alternate, so some waiting is normal.
 WAIT_WITH_WORKERS, WAIT_WITHOUT = 0.2, 0.5
 
 
@@ -16,9 +17,9 @@ def bottleneck(waiting: float, computing: float, workers: int) -> str:
     """Return the bottleneck of a training step.
 
     Args:
-        waiting (float): Seconds until a batch was loaded.
+        waiting (float): Seconds of waiting for a batch.
         computing (float): Seconds of computing with it.
-        workers (int): Number of processes that load data.
+        workers (int): Number of worker processes that load data.
 
     Returns:
         str: ``data`` or ``compute``.
@@ -31,15 +32,15 @@ def bottleneck(waiting: float, computing: float, workers: int) -> str:
 class ThroughputHook(Hook):
     """Log images per second, time per epoch, time left, and the bottleneck.
 
-    The first line comes after ``first`` iterations, the next ones every ``seconds``.
+    The first line is logged after ``first`` iterations, the next ones every ``seconds``.
 
     Args:
         first (int): Iterations before the first line.
-        warm_up (int): Iterations at the start that are not counted because caches are still empty.
-        seconds (float): Smallest time between two lines.
+        warm_up (int): Iterations at the start that are not counted because caches are empty.
+        seconds (float): Smallest time between two lines, in seconds.
     """
 
-    # After everything that belongs to an iteration.
+    # After all other hooks of an iteration.
     priority = 'LOWEST'
 
     def __init__(self, first: int = 30, warm_up: int = 5, seconds: float = 600.0):
@@ -47,11 +48,11 @@ class ThroughputHook(Hook):
         self._seen, self._shown = 0, False
 
     def before_train_epoch(self, runner) -> None:
-        """Begin the wait for the first batch."""
+        """Start measuring the wait for the first batch."""
         self._ready = time.perf_counter()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """End the wait for a batch."""
+        """Stop measuring the wait for a batch."""
         self._given = time.perf_counter()
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:

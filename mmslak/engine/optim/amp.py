@@ -1,4 +1,4 @@
-"""Mixed precision that also works without an accelerator."""
+"""Mixed-precision training that also works on a CPU."""
 
 import torch
 from mmengine.device import get_device
@@ -10,15 +10,15 @@ from ...registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class AmpOptimWrapper(MMEngineAmpOptimWrapper):
-    """MMEngine's ``AmpOptimWrapper``, which trains in bfloat16 on a CPU.
+    """MMEngine's ``AmpOptimWrapper`` that also trains on a CPU, in bfloat16.
 
-    MMEngine's own wrapper cannot be built without an accelerator, so that a config with mixed
-    precision could not be tried on a laptop.
+    MMEngine's own wrapper needs an accelerator. With this one, a config with mixed precision can be
+    tried on a laptop.
 
     Args:
-        loss_scale (str, float or dict): Loss scaling of float16; ignored on a CPU.
+        loss_scale (str, float or dict): Loss scaling for float16; not used on a CPU.
         dtype (str, optional): ``float16`` or ``bfloat16``; on a CPU only ``bfloat16``.
-        **kwargs: Passed to MMEngine's ``AmpOptimWrapper`` (on a CPU, ``OptimWrapper``).
+        **kwargs: Arguments of MMEngine's ``AmpOptimWrapper`` or, on a CPU, ``OptimWrapper``.
 
     Raises:
         ValueError: If ``dtype`` is not ``bfloat16`` on a CPU.
@@ -30,11 +30,11 @@ class AmpOptimWrapper(MMEngineAmpOptimWrapper):
             return
         if dtype not in (None, 'bfloat16', torch.bfloat16):
             raise ValueError(
-                f"optim_wrapper.dtype must be 'bfloat16' to train in mixed precision on a CPU, "
-                f'got {dtype!r}'
+                "optim_wrapper.dtype must be 'bfloat16' for mixed precision on a CPU, got "
+                f'{dtype!r}'
             )
         OptimWrapper.__init__(self, **kwargs)
-        # bfloat16 has the range of float32, so that no loss scaling is needed.
+        # bfloat16 has the range of float32, so no loss scaling is needed.
         self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
         self._scale_update_param = None
         self.cast_dtype = torch.bfloat16

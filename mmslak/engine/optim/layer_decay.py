@@ -1,4 +1,4 @@
-"""Learning-rate decay from the last layer to the first."""
+"""Layer-wise and stage-wise learning-rate decay."""
 
 import inspect
 from collections import defaultdict
@@ -16,16 +16,16 @@ from ...registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Layer-wise or stage-wise learning-rate decay for any model with a backbone.
+    """Layer-wise or stage-wise learning-rate decay for the models of all three toolboxes.
 
-    The method ``get_layer_depth`` of the backbone returns the group of each parameter, as for
-    SLaK and most of MMPretrain's backbones, so that the constructor serves all three toolboxes.
-    The learning rate of a group is ``lr * decay_rate ** (num_groups - 1 - group)``. Biases, norms
-    and all other vectors have no weight decay, as in ConvNeXt's recipe.
+    The method ``get_layer_depth`` of the backbone returns the group of each parameter, as SLaK and
+    most backbones of MMPretrain do. The learning rate of a group is
+    ``lr * decay_rate ** (num_groups - 1 - group)``. Biases, norms and all other vectors have no
+    weight decay, as in ConvNeXt's recipe.
 
-    ``paramwise_cfg`` takes ``decay_rate`` (float in (0, 1]), ``decay_type`` (``layer_wise``,
-    the default, or ``stage_wise``) and, optionally, ``num_layers``: the number of
-    layers that configs of other projects give; it is checked against that of the backbone.
+    ``paramwise_cfg`` has the keys ``decay_rate`` (float in (0, 1]), ``decay_type`` (``layer_wise``,
+    the default, or ``stage_wise``) and ``num_layers`` (int, optional). The last one is for configs
+    of other projects; it must be the number of groups of the backbone minus 2.
 
     Raises:
         ValueError: For a setting that is not allowed, or a backbone without
@@ -44,7 +44,7 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if num_layers is not None and num_layers + 2 != count:
                 raise ValueError(
                     f'optim_wrapper.paramwise_cfg.num_layers must be {count - 2} for this '
-                    f'backbone, got {num_layers}; it may be left out'
+                    f'backbone, got {num_layers}; this key is optional'
                 )
             decayed = parameter.ndim > 1 and not name.endswith('.bias')
             scale = decay_rate ** (count - 1 - group)
@@ -61,11 +61,11 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
             entry['params'].append(parameter)
             entry['param_names'].append(name)
-        # Highest rate first, because loggers show the rate of the first group: that of the head.
+        # The highest learning rate comes first, because loggers show that of the first group.
         ordered = [groups[key] for key in sorted(groups, reverse=True)]
         print_log(f'Learning rates, {decay_type}:\n{_table(ordered)}', logger='current')
         for entry in ordered:
-            # PyTorch would save param_names in every checkpoint.
+            # Otherwise PyTorch would save param_names in every checkpoint.
             del entry['param_names']
         params.extend(ordered)
 
@@ -77,7 +77,8 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         where = 'optim_wrapper.paramwise_cfg'
         if cfg:
             raise ValueError(
-                f'{where} takes decay_rate, decay_type and num_layers, got {", ".join(cfg)}'
+                f'{where} must have no other keys than decay_rate, decay_type and num_layers, got '
+                f'{", ".join(cfg)}'
             )
         if not isinstance(decay_rate, (int, float)) or not 0 < decay_rate <= 1:
             raise ValueError(f'{where}.decay_rate must be in (0, 1], got {decay_rate!r}')
@@ -88,12 +89,12 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _depth_function(model: nn.Module, decay_type: str):
-    """Return a function that maps the name of a parameter to its group and their number."""
+    """Return a function from a parameter's name to its group and the number of groups."""
     backbone, prefix = (model.backbone, 'backbone.') if hasattr(model, 'backbone') else (model, '')
     if not hasattr(backbone, 'get_layer_depth'):
         raise ValueError(
-            f'learning-rate decay needs a backbone with get_layer_depth, but '
-            f'{type(backbone).__name__} has none; use the default optim_wrapper.constructor'
+            f'LearningRateDecayOptimWrapperConstructor needs a backbone with get_layer_depth, but '
+            f'{type(backbone).__name__} has none; remove optim_wrapper.constructor'
         )
     if 'decay_type' in inspect.signature(backbone.get_layer_depth).parameters:
         return lambda name: backbone.get_layer_depth(name, prefix, decay_type)
@@ -101,10 +102,10 @@ def _depth_function(model: nn.Module, decay_type: str):
         return lambda name: backbone.get_layer_depth(name, prefix)
     if not (hasattr(backbone, 'downsample_layers') and hasattr(backbone, 'stages')):
         raise ValueError(
-            f"optim_wrapper.paramwise_cfg.decay_type must be 'layer_wise' for "
-            f'{type(backbone).__name__}, whose get_layer_depth has no stages'
+            "optim_wrapper.paramwise_cfg.decay_type must be 'layer_wise' for "
+            f'{type(backbone).__name__}, which has no stages, got {decay_type!r}'
         )
-    # MMPretrain's ConvNeXt returns only layers; its stages have the same names as those of SLaK.
+    # MMPretrain's ConvNeXt supports only layer_wise, but its stages have the same names as SLaK's.
     groups = backbone.get_layer_depth(prefix, prefix)[1]
     return lambda name: layer_depth(name, prefix, groups - 2, decay_type)
 

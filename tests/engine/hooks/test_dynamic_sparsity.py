@@ -1,9 +1,10 @@
-"""The hook in MMEngine's loops: exact counts, exact resuming, averages, fine-tuning."""
+"""The hook in MMEngine's loops: exact counts, exact resuming, averaged models, fine-tuning."""
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, HOOKS, MODELS
 from mmengine.runner import Runner
 from torch import nn
 
@@ -15,7 +16,9 @@ ARCH = dict(depths=(1, 1, 1, 1), widths=(8, 8, 12, 16))
 
 
 @MODELS.register_module(force=True)
-class SparsityToy(BaseModel):
+class SmallClassifier(BaseModel):
+    """A SLaK with a linear head."""
+
     def __init__(self, **backbone):
         super().__init__()
         self.backbone = mmslak.models.SLaK(
@@ -30,13 +33,15 @@ class SparsityToy(BaseModel):
 
 
 @DATASETS.register_module(force=True)
-class SparsityImages(torch.utils.data.Dataset):
+class RandomImages(torch.utils.data.Dataset):
+    """Images with noise that differs each time an image is read."""
+
     def __len__(self):
         return 16
 
     def __getitem__(self, index):
         generator = torch.Generator().manual_seed(index)
-        # The noise is an augmentation: drawn anew each time, from the global generator.
+        # The noise stands for an augmentation: it comes from the global random generator.
         image = torch.randn(3, 32, 32, generator=generator) + 0.1 * torch.randn(3, 32, 32)
         return dict(inputs=image, labels=index % 4)
 
@@ -44,16 +49,16 @@ class SparsityImages(torch.utils.data.Dataset):
 def train(
     work_dir, iters=12, resume=False, hooks=(), optim=None, model=None, load=None, **sparsity
 ):
-    """Train the toy as tools/train.py would; return the runner."""
+    """Train a small model as tools/train.py does, and return the runner."""
     update = dict(every=3, rate=0.4, rate_min=0.1)
     hook = dict(type='mmslak.DynamicSparsityHook', allocation='erk', update=update)
     runner = Runner(
-        model=dict(type='SparsityToy', **(model or {})),
+        model=dict(type='SmallClassifier', **(model or {})),
         work_dir=str(work_dir),
         train_dataloader=dict(
             batch_size=4,
             num_workers=0,
-            dataset=dict(type='SparsityImages'),
+            dataset=dict(type='RandomImages'),
             sampler=dict(type='InfiniteSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
         ),
@@ -102,7 +107,7 @@ def total(model):
         (dict(type='mmslak.AmpOptimWrapper', dtype='bfloat16'), 12),
     ],
 )
-def test_the_share_of_zeros_is_exact(tmp_path, optim, steps):
+def test_sparsity_is_exact(tmp_path, optim, steps):
     runner = train(tmp_path, optim=optim)
     dynamics = hook_of(runner).dynamics
     assert dynamics.steps == steps
@@ -115,43 +120,46 @@ def test_the_share_of_zeros_is_exact(tmp_path, optim, steps):
         for key, moment in state[parameter].items():
             if moment.shape == parameter.shape:
                 assert (moment[~masked[name]] == 0).all(), (name, key)
-    # Steps are the optimiser's: updates after 3, 6 and 9 of twelve, or only after 3 of six.
+    # There are updates after steps 3, 6 and 9 of 12 optimiser steps, or after step 3 of 6.
     assert dynamics.explored > 0.6
     assert dynamics.total_steps == steps
 
 
-def test_clipping_sees_the_sparse_gradient(tmp_path, monkeypatch):
-    seen = []
+def test_gradients_are_masked_before_clipping(tmp_path, monkeypatch):
+    clipped = []
     clip = torch.nn.utils.clip_grad_norm_
 
     def watch(parameters, **kwargs):
         parameters = list(parameters)
-        seen.append([(p, p.grad.clone()) for p in parameters])
+        clipped.append([(p, p.grad.clone()) for p in parameters])
         return clip(parameters, **kwargs)
 
     monkeypatch.setattr(torch.nn.utils, 'clip_grad_norm_', watch)
     runner = train(tmp_path, optim=dict(clip_grad=dict(max_norm=0.1)), update=dict(every=100))
     masks = hook_of(runner).dynamics.masks
     names = {id(p): n for n, p in masks.parameters.items()}
-    assert len(seen) == 12
-    for gradients in seen:
+    assert len(clipped) == 12
+    for gradients in clipped:
         for parameter, gradient in gradients:
             if id(parameter) in names:
                 assert (gradient[~masks[names[id(parameter)]]] == 0).all()
 
 
 @pytest.mark.parametrize('grow', ['random', 'gradient', 'momentum'])
-@pytest.mark.parametrize('killed_at', [8, 9])
-def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, grow, killed_at):
-    """Killed between two updates, and right at one."""
+@pytest.mark.parametrize('interrupted_at', [8, 9])
+def test_resumed_training_is_bitwise_equal(tmp_path, grow, interrupted_at):
+    """Interrupted between two updates, and right after one."""
     update = dict(every=3, rate=0.4, rate_min=0.1, grow=grow)
-    # The length of training is known from the start, so the first run is cut, not shortened.
-    stop = dict(type='StopAt', at=killed_at)
+    # The rate depends on the length of the training, so the first run must be interrupted.
+    stop = dict(type='StopAt', at=interrupted_at)
     train(tmp_path / 'whole', update=update)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / 'cut', update=update, hooks=[stop])
-    train(tmp_path / 'cut', update=update, resume=True)
-    a, b = (torch.load(tmp_path / d / 'iter_12.pth', weights_only=True) for d in ('whole', 'cut'))
+        train(tmp_path / 'resumed', update=update, hooks=[stop])
+    train(tmp_path / 'resumed', update=update, resume=True)
+    a, b = (
+        torch.load(tmp_path / name / 'iter_12.pth', weights_only=True)
+        for name in ('whole', 'resumed')
+    )
     for name, value in a['state_dict'].items():
         assert torch.equal(value, b['state_dict'][name]), name
     for index, moments in a['optimizer']['state'].items():
@@ -166,9 +174,10 @@ def test_resumed_equals_uninterrupted_to_the_last_bit(tmp_path, grow, killed_at)
         )
 
 
-@mmslak.registry.HOOKS.register_module(force=True)
-@mmslak.registry.MMENGINE_HOOKS.register_module(force=True)
-class StopAt(mmslak.engine.hooks.dynamic_sparsity.Hook):
+@HOOKS.register_module(force=True)
+class StopAt(Hook):
+    """Interrupt the training after an iteration."""
+
     priority = 'LOWEST'
 
     def __init__(self, at):
@@ -179,31 +188,33 @@ class StopAt(mmslak.engine.hooks.dynamic_sparsity.Hook):
             raise KeyboardInterrupt
 
 
-def test_the_averaged_model_is_exactly_as_sparse(tmp_path):
+def test_averaged_model_is_exactly_as_sparse(tmp_path):
     runner = train(tmp_path, hooks=[dict(type='EMAHook', momentum=0.2)], iters=10)
     ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook').ema_model.module
     masks = hook_of(runner).dynamics.masks
     average = dict(ema.named_parameters())
-    # Grown weights that no gradient has reached yet are zero in both.
+    # Weights that have just grown are zero in both models.
     for name, parameter in masks.parameters.items():
         assert torch.equal(average[name] != 0, parameter != 0), name
     assert all((average[n][~masks[n]] == 0).all() for n in masks.parameters)
     assert any(not torch.equal(average[n], p) for n, p in masks.parameters.items())
 
 
-def test_snip_allocates_by_the_real_loss_and_disturbs_nothing(tmp_path):
+def test_snip_allocation(tmp_path):
     snip = train(tmp_path / 'snip', allocation='snip', iters=4)
     masks = hook_of(snip).dynamics.masks
     assert masks.active == round(0.6 * masks.numel)
     densities = {round(masks.density(n), 3) for n in masks.parameters}
     assert len(densities) > 3
-    # Order of the data and augmentation are those of a run without scoring.
+
+
+def test_training_is_reproducible(tmp_path):
     runs = [train(tmp_path / d, mode='off', iters=1) for d in ('a', 'b')]
     states = [r.model.state_dict() for r in runs]
     assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
 
 
-def test_targets_are_backbone_and_classifier_head(tmp_path):
+def test_targets_are_the_backbone_and_the_head_of_a_classifier(tmp_path):
     runner = train(tmp_path, iters=1)
     assert set(hook_of(runner).dynamics.masks.parameters) == {
         n for n, p in runner.model.named_parameters() if p.ndim > 1
@@ -234,31 +245,32 @@ def test_fine_tuning_keeps_the_masks(tmp_path):
     check(train(tmp_path / 'a', mode='fixed', load=checkpoint, iters=5))
     init_cfg = dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.')
     check(train(tmp_path / 'b', mode='fixed', model=dict(init_cfg=init_cfg), iters=5))
-    # A checkpoint of someone else's: weights only, the masks are where they are zero.
+    # Without saved masks, the masks are recovered from zero weights.
     weights = str(tmp_path / 'weights.pth')
     torch.save(dict(state_dict=torch.load(checkpoint, weights_only=True)['state_dict']), weights)
     check(train(tmp_path / 'c', mode='fixed', load=weights, iters=5), exact=False)
     runner = train(tmp_path / 'd', init='from_weights', load=weights, iters=5)
     found = hook_of(runner).dynamics.masks
     assert found.active == sum(int((~z).sum()) for z in zeros_of(weights, found).values())
-    # And the public code's way: dense from here on.
+    # With mode='off' the weights become dense, as in the authors' code.
     runner = train(tmp_path / 'e', mode='off', load=checkpoint, iters=5)
     assert hook_of(runner).dynamics is None
     assert sum(int(z.sum()) for z in zeros(runner.model).values()) < 0.1 * total(runner.model)
-    # Nothing to keep in a dense network.
+    # A dense network has no masks to keep.
     assert hook_of(train(tmp_path / 'f', mode='fixed', iters=2)).dynamics is None
 
 
 def zeros_of(path, masks):
+    """Return which weights in a file are zero, for the weights that ``masks`` selects."""
     state = torch.load(path, weights_only=True)['state_dict']
     return {n: state[n] == 0 for n in masks.parameters}
 
 
-def test_resuming_something_else_says_what_differs(tmp_path):
+def test_resuming_with_other_settings_names_the_difference(tmp_path):
     train(tmp_path, iters=4)
     with pytest.raises(ValueError, match=r'sparsity is 0\.4 in the saved state and 0\.5 here'):
         train(tmp_path, iters=6, resume=True, sparsity=0.5)
-    with pytest.raises(ValueError, match=r'saved, but not among the targets here: backbone'):
+    with pytest.raises(ValueError, match=r'selected only in the saved state: backbone'):
         train(tmp_path, iters=6, resume=True, targets='large_kernels')
 
 
@@ -272,10 +284,10 @@ def test_resuming_something_else_says_what_differs(tmp_path):
         (dict(update=dict(grow='best')), ['update.grow', 'best', 'gradient']),
         (dict(update=dict(evry=3)), ['evry']),
         (dict(targets=dict(include=['neck.*'])), ['targets.include', 'neck.*']),
-        (dict(init='from_weights'), ['from_weights', 'no zero weight']),
+        (dict(init='from_weights'), ['from_weights', 'no weight is zero']),
     ],
 )
-def test_bad_settings_are_named_before_training(tmp_path, settings, words):
+def test_wrong_settings_are_named_before_training(tmp_path, settings, words):
     with pytest.raises(ValueError) as error:
         train(tmp_path, iters=1, **settings)
     for word in words:

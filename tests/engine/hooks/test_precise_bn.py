@@ -26,8 +26,8 @@ class Small(nn.Module):
 
 
 @pytest.mark.parametrize('batches', [None, 2])
-def test_recomputed_statistics(batches):
-    """Against the mean of the batches' means and variances, taken directly."""
+def test_statistics_are_averages_over_batches(batches):
+    """The average of the means and of the variances of the batches, computed directly."""
     model = Small()
     model.bn.running_mean.fill_(7)
     data = [torch.randn(4, 3, 8, 8) + i for i in range(3)]

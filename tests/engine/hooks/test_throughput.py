@@ -1,4 +1,4 @@
-"""Throughput and bottleneck."""
+"""Throughput of training, and its bottleneck."""
 
 import re
 from types import SimpleNamespace
@@ -23,8 +23,8 @@ def test_bottleneck(waiting, computing, workers, expected):
 
 
 @pytest.mark.parametrize(('wait', 'expected'), [(0.0, 'compute'), (3.0, 'data')])
-def test_speed_line(wait, expected, monkeypatch):
-    """A clock of our own: each step waits ``wait`` seconds, then computes one."""
+def test_logged_line(wait, expected, monkeypatch):
+    """With a simulated clock: each iteration waits ``wait`` seconds, then computes one second."""
     clock = [0.0]
     monkeypatch.setattr('mmslak.engine.hooks.throughput.time.perf_counter', lambda: clock[0])
     lines = []

@@ -1,4 +1,4 @@
-"""Learning-rate decay over layers and stages, in every toolbox's models."""
+"""Layer-wise and stage-wise learning-rate decay."""
 
 import pytest
 from mmengine.optim import build_optim_wrapper
@@ -35,11 +35,11 @@ def settings_by_name(model, optim_wrapper):
 
 
 @pytest.mark.parametrize('decay_type', ['layer_wise', 'stage_wise'])
-def test_rates_and_weight_decay(decay_type):
+def test_learning_rates_and_weight_decay(decay_type):
     model = Model(SLaK(dict(depths=(1, 1, 9, 1), widths=(4, 4, 4, 4)), (5, 5, 5, 5)))
     found = settings_by_name(model, wrapper(model, decay_rate=0.7, decay_type=decay_type))
     assert set(found) == {n for n, _ in model.named_parameters()}
-    # Written out by hand: group of eight, counted from the input.
+    # One of eight groups, counted from the input.
     layer_wise = decay_type == 'layer_wise'
     for name, group in {
         'backbone.downsample_layers.0.0.weight': 0,
@@ -55,14 +55,14 @@ def test_rates_and_weight_decay(decay_type):
         assert decay == (0.0 if parameter.ndim == 1 else 0.05), name
 
 
-def test_frozen_parameters_are_left_out():
+def test_frozen_parameters_are_in_no_group():
     model = Model(SLaK('nano', frozen_stages=2))
     found = settings_by_name(model, wrapper(model, decay_rate=0.9))
     assert not any(n.startswith(('backbone.stages.0', 'backbone.stages.1')) for n in found)
     assert 'backbone.stages.2.0.gamma' in found
 
 
-def test_other_backbones_of_mmpretrain():
+def test_convnext_of_mmpretrain_has_the_same_groups():
     backbones = pytest.importorskip('mmpretrain.models.backbones')
     convnext = backbones.ConvNeXt('tiny', out_indices=(0, 1, 2, 3), gap_before_final_norm=False)
     convnext.widths = convnext.channels
@@ -80,13 +80,13 @@ def test_other_backbones_of_mmpretrain():
         assert renamed == ours
 
 
-def test_table_is_printed(monkeypatch):
-    shown = []
+def test_table_is_logged(monkeypatch):
+    logged = []
     monkeypatch.setattr(
-        'mmslak.engine.optim.layer_decay.print_log', lambda text, **_: shown.append(text)
+        'mmslak.engine.optim.layer_decay.print_log', lambda text, **_: logged.append(text)
     )
     wrapper(Model(SLaK('nano')), decay_rate=0.5)
-    (text,) = shown
+    (text,) = logged
     for word in ('layer_wise', 'lr scale', 'stages.2', 'head', '0.0312'):
         assert word in text
 
@@ -101,15 +101,15 @@ def test_table_is_printed(monkeypatch):
         (dict(decay_rate=0.9, norm_decay_mult=0), ['norm_decay_mult', 'decay_rate']),
     ],
 )
-def test_bad_settings_are_named(paramwise, words):
+def test_wrong_settings_are_named(paramwise, words):
     with pytest.raises(ValueError) as error:
         wrapper(Model(SLaK('nano')), **paramwise)
     for word in words:
         assert word in str(error.value)
 
 
-def test_a_backbone_without_depths_is_named():
+def test_backbone_without_get_layer_depth_is_an_error():
     backbone = nn.Sequential(nn.Conv2d(3, 4, 1))
     backbone.widths = [4]
-    with pytest.raises(ValueError, match='Sequential has none'):
+    with pytest.raises(ValueError, match='get_layer_depth, but Sequential has none'):
         wrapper(Model(backbone), decay_rate=0.9)

@@ -1,0 +1,29 @@
+"""Checkpoints that do not fit the model are refused."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from mmslak.engine import CheckpointFitHook
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (lambda state: state.pop('1.weight'), ['1 are missing', '1.weight']),
+        (lambda state: state.update({'0.bias': torch.zeros(5)}), ['1 have another', '0.bias']),
+    ],
+)
+def test_differences_are_named(change, words):
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    runner = SimpleNamespace(model=model)
+    state = {f'module.{name}': value for name, value in model.state_dict().items()}
+    CheckpointFitHook().after_load_checkpoint(runner, {'state_dict': state})
+    state = dict(model.state_dict())
+    change(state)
+    with pytest.raises(ValueError) as error:
+        CheckpointFitHook().after_load_checkpoint(runner, {'state_dict': state})
+    for word in words:
+        assert word in str(error.value)
