@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Test on several GPUs of one machine (or several: set NNODES, NODE_RANK, MASTER_ADDR, PORT).
+# Test on several GPUs of one machine. For several machines set NNODES, NODE_RANK, MASTER_ADDR and
+# PORT.
 #   tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]
 set -euo pipefail
 [ $# -ge 3 ] || { echo "usage: $0 CONFIG CHECKPOINT GPUS [arguments of tools/test.py]" >&2; exit 2; }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Train on several GPUs of one machine (or several: set NNODES, NODE_RANK, MASTER_ADDR, PORT).
+# Train on several GPUs of one machine. For several machines set NNODES, NODE_RANK, MASTER_ADDR and
+# PORT.
 #   tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 CONFIG GPUS [arguments of tools/train.py]" >&2; exit 2; }

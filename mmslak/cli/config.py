@@ -1,4 +1,4 @@
-"""Loading configs, and adapting them to the command line and the machine."""
+"""Loading configs, and adapting them to the command line and to the machine."""
 
 import importlib.util
 import os
@@ -10,7 +10,7 @@ from mmengine.hub import get_config
 
 from ..engine.hooks.configured import configured_hooks
 
-#: toolbox (import name and default scope) -> the extra of this package that installs it.
+#: Toolbox (import name and default scope) -> extra of this package that installs it.
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det', 'mmpretrain': 'pretrain'}
 
 
@@ -19,30 +19,35 @@ class ToolboxMissingError(ImportError):
 
     def __init__(self, toolbox: str):
         super().__init__(
-            f'this config needs {toolbox}, which is not installed: '
-            f"pip install 'mmslak[{EXTRAS[toolbox]}]' installs it"
+            f'this config needs {toolbox}, which is not installed; install it with: '
+            f"pip install 'mmslak[{EXTRAS[toolbox]}]'"
         )
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
-    """Load a config of any toolbox, and merge command-line options into it.
+    """Load a config of any toolbox, and merge the options of the command line into it.
 
-    The option ``data_root`` moves the whole dataset: it replaces the old top-level ``data_root``
-    at the beginning of every path in the config.
+    The option ``data_root`` applies to the whole dataset: it replaces the top-level ``data_root``
+    of the config at the beginning of every path in the config.
 
     Args:
-        path (str or Path): A config file, of the old or the pure Python style, or a config of an
+        path (str or Path): A config file, in text or pure Python style, or a config of an
             installed toolbox such as ``mmpretrain::resnet/resnet50_8xb32_in1k.py``.
-        options (dict, optional): Dotted keys and values, as from ``--cfg-options``.
+        options (dict, optional): Values by dotted key, as from ``--cfg-options``.
+
+    Returns:
+        Config: The config.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ToolboxMissingError: If the config needs a toolbox that is not installed.
-        ValueError: If ``::`` does not follow the name of a toolbox.
+        ValueError: If the name before ``::`` is not a toolbox.
     """
     toolbox, of_toolbox, _ = str(path).partition('::')
     if of_toolbox and toolbox not in EXTRAS:
-        raise ValueError(f'config {path}: the name before :: must be one of {", ".join(EXTRAS)}')
+        raise ValueError(
+            f'config {path}: the name before :: must be one of {", ".join(EXTRAS)}, got {toolbox!r}'
+        )
     if of_toolbox and importlib.util.find_spec(toolbox) is None:
         raise ToolboxMissingError(toolbox)
     if not of_toolbox and not Path(path).is_file():
@@ -80,15 +85,18 @@ def _moved(value, old_root: str, new_root: str):
 
 
 def default_work_dir(cfg: Config, path: str | Path) -> str:
-    """Return the work directory of a config: its own ``work_dir``, or one named after the file."""
+    """Return the work directory of a config: its ``work_dir``, or one named after the file."""
     return cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
 
 
 def enable_amp(cfg: Config) -> None:
-    """Set up mixed precision training.
+    """Set up mixed-precision training.
+
+    Args:
+        cfg (Config): Changed in place.
 
     Raises:
-        ValueError: If the type of the config's ``optim_wrapper`` does not support it.
+        ValueError: If the type of ``optim_wrapper`` does not support it.
     """
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind in ('OptimWrapper', 'AmpOptimWrapper', 'mmslak.AmpOptimWrapper'):
@@ -99,62 +107,70 @@ def enable_amp(cfg: Config) -> None:
 
 
 def enable_lr_scaling(cfg: Config) -> None:
-    """Scale the learning rate linearly with the batch size.
+    """Scale the learning rate linearly with the batch size of an optimiser step.
 
-    The batch size of an optimiser step is the product of the images per process, the number of
-    processes and ``optim_wrapper.accumulative_counts``.
+    This batch size is the product of the images per process, the number of processes and
+    ``optim_wrapper.accumulative_counts``.
+
+    Args:
+        cfg (Config): Changed in place.
 
     Raises:
-        ValueError: If the config does not have the batch size that its learning rate is for.
+        ValueError: If ``auto_scale_lr.base_batch_size`` is missing: the batch size for which the
+            learning rate of the config was chosen.
     """
     base = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     if not isinstance(base, int) or base < 1:
         raise ValueError(
-            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the config: the batch size, '
-            f'over all processes, that optim_wrapper.optimizer.lr is for; got {base!r}'
+            '--auto-scale-lr needs a positive integer auto_scale_lr.base_batch_size in the config, '
+            'the batch size over all processes for which optim_wrapper.optimizer.lr was chosen; '
+            f'got {base!r}'
         )
-    # MMEngine takes images and processes into account, but not accumulation.
+    # MMEngine considers images and processes, but not the accumulation of gradients.
     steps = cfg.optim_wrapper.get('accumulative_counts', 1)
     cfg.auto_scale_lr = ConfigDict(enable=True, base_batch_size=base / steps)
 
 
 def enable_tta(cfg: Config) -> None:
-    """Set up the test-time augmentation of the config, such as scales and flips.
+    """Set up the test-time augmentation of the config, such as several scales and flips.
+
+    Args:
+        cfg (Config): Changed in place.
 
     Raises:
         ValueError: If the config has no test-time augmentation.
     """
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
-            raise ValueError(f'--tta needs {key} in the config')
+            raise ValueError(f'--tta needs {key} in the config, which has none')
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def process_count(launcher: str) -> int:
-    """Return how many processes ``launcher`` has started, from the environment."""
+    """Return the number of processes that ``launcher`` started, from the environment."""
     key = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
     return int(os.environ.get(key.get(launcher, ''), 1))
 
 
 def set_effective_batch(cfg: Config, effective: int, processes: int) -> None:
-    """Accumulate gradients so that a step of the optimiser uses ``effective`` images.
+    """Accumulate gradients so that an optimiser step uses ``effective`` images.
 
-    An average of weights (``EMAHook``) is then updated after steps of the optimiser only.
+    The average of weights (``EMAHook``) is then updated only after optimiser steps.
 
     Args:
         cfg (Config): Changed in place.
-        effective (int): Images per step of the optimiser, over all processes.
+        effective (int): Images per optimiser step, over all processes.
         processes (int): Number of processes.
 
     Raises:
-        ValueError: If ``effective`` is not a multiple of the images of all processes.
+        ValueError: If ``effective`` is not a multiple of the images per iteration.
     """
     images = cfg.train_dataloader.batch_size
     if effective < 1 or effective % (images * processes):
         raise ValueError(
-            f'--effective-batch {effective} is not a multiple of {processes} process(es) x '
-            f'train_dataloader.batch_size={images}; change the batch size with '
+            f'--effective-batch must be a positive multiple of {processes} process(es) x '
+            f'train_dataloader.batch_size={images}, got {effective}; change the batch size with '
             '--cfg-options train_dataloader.batch_size=N'
         )
     steps = effective // (images * processes)
@@ -166,35 +182,36 @@ def set_effective_batch(cfg: Config, effective: int, processes: int) -> None:
 def prepare(cfg: Config, launcher: str = 'none') -> None:
     """Adapt a config to the launcher and the machine, before a runner is built from it.
 
-    Several processes on CPUs need gloo, a wrapper without device ids, and ordinary batch norms
-    because PyTorch's synchronised ones need accelerators. MMEngine does not set these up itself.
+    Several processes on CPUs need gloo, a distributed wrapper without device ids, and ordinary
+    batch norms, because PyTorch's synchronised batch norms need accelerators. MMEngine does not
+    set these up itself.
 
     Args:
         cfg (Config): Changed in place.
         launcher (str): ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        ValueError: If the launcher cannot be used here.
+        ValueError: If the launcher was not started or needs GPUs.
     """
     cfg.launcher = launcher
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('plain_checkpoint', dict(type='mmslak.PlainCheckpointHook'))
     hooks.setdefault('random_state', dict(type='mmslak.RandomStateHook'))
     speed = dict(type='mmslak.ThroughputHook')
-    # Options may have changed some of its settings; None switches it off.
+    # Options may have set some of its arguments, and None disables it.
     if hooks.setdefault('throughput', speed) is not None:
         hooks.throughput = dict(speed, **hooks.throughput)
     if launcher == 'none':
         return
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise ValueError(
-            '--launcher pytorch must be started by torchrun: use tools/dist_train.sh or '
+            '--launcher pytorch needs torchrun; start it with tools/dist_train.sh or '
             'tools/dist_test.sh'
         )
     if torch.cuda.is_available():
         return
     if launcher != 'pytorch':
-        raise ValueError(f'--launcher {launcher} needs GPUs; on CPUs use --launcher pytorch')
+        raise ValueError(f'--launcher {launcher} needs GPUs; use --launcher pytorch on CPUs')
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
     cfg.model_wrapper_cfg = ConfigDict(

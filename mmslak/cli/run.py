@@ -22,7 +22,7 @@ from .config import (
     set_effective_batch,
 )
 
-#: Given instead of a checkpoint, it tests the untrained network.
+#: Value of the argument CHECKPOINT for testing an untrained network.
 UNTRAINED = 'none'
 _SCORE_SUFFIX, _PREDICTION_SUFFIXES = '.json', ('.pkl', '.pickle')
 
@@ -36,42 +36,9 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
     )
     parser.add_argument('config', help='config file')
     if task == 'train':
-        parser.add_argument(
-            '--resume',
-            nargs='?',
-            const='auto',
-            metavar='PATH',
-            help='resume from PATH, or from the last checkpoint in the work directory',
-        )
-        parser.add_argument('--amp', action='store_true', help='train in mixed precision')
-        parser.add_argument(
-            '--auto-scale-lr',
-            action='store_true',
-            help='scale the learning rate with the batch size, relative to that of the config '
-            '(auto_scale_lr.base_batch_size)',
-        )
-        parser.add_argument(
-            '--effective-batch',
-            type=int,
-            metavar='N',
-            help='images per step of the optimiser, over all processes, by accumulating gradients',
-        )
+        _add_training_options(parser)
     else:
-        parser.add_argument(
-            'checkpoint', help='checkpoint of a training, or "none" for the untrained network'
-        )
-        parser.add_argument('--show-dir', metavar='D', help='draw the predictions into directory D')
-        parser.add_argument(
-            '--out',
-            metavar='F',
-            help='write the results. F.pkl: all predictions. Detection: F.json for boxes and masks '
-            'in COCO format (the scores are in a JSON file in the work directory). Other tasks: '
-            'F.json for the scores, any other name for a directory of predictions in the format '
-            'of the dataset (segmentation: label maps)',
-        )
-        parser.add_argument(
-            '--tta', action='store_true', help='test-time augmentation: several scales and flips'
-        )
+        _add_test_options(parser)
     parser.add_argument(
         '--skip-bad-images',
         action='store_true',
@@ -86,13 +53,54 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='override settings of the config, such as data_root=PATH',
     )
-    # torch.distributed.launch passes it; torchrun does not.
+    # torch.distributed.launch passes this option; torchrun does not.
     parser.add_argument('--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser
 
 
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='PATH',
+        help='resume from PATH, or from the last checkpoint in the work directory',
+    )
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate with the batch size, relative to that of the config '
+        '(auto_scale_lr.base_batch_size)',
+    )
+    parser.add_argument(
+        '--effective-batch',
+        type=int,
+        metavar='N',
+        help='images per optimiser step, over all processes, by accumulating gradients',
+    )
+
+
+def _add_test_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        'checkpoint', help='checkpoint of a training, or "none" for the untrained network'
+    )
+    parser.add_argument('--show-dir', metavar='D', help='draw the predictions into directory D')
+    parser.add_argument(
+        '--out',
+        metavar='F',
+        help='write the results. F.pkl: all predictions. Detection: F.json for boxes and masks '
+        'in COCO format (the scores are in a JSON file in the work directory). Other tasks: '
+        'F.json for the scores, any other name for a directory of predictions in the format '
+        'of the dataset (segmentation: label maps)',
+    )
+    parser.add_argument(
+        '--tta', action='store_true', help='test-time augmentation: several scales and flips'
+    )
+
+
 def run(task: str, arguments: list[str] | None = None) -> dict:
-    """Run ``task`` as its command line would, and log where the results are.
+    """Run ``task`` as its command line does, and log where the results are.
 
     Args:
         task (str): ``train`` or ``test``.
@@ -105,29 +113,9 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = load_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or default_work_dir(cfg, args.config)
-    if task == 'train':
-        notes = check_datasets(cfg, ('train', 'val'))
-        if args.effective_batch is not None:
-            set_effective_batch(cfg, args.effective_batch, process_count(args.launcher))
-        if args.amp:
-            enable_amp(cfg)
-        if args.auto_scale_lr:
-            enable_lr_scaling(cfg)
-        _set_resume(cfg, args.resume)
-    else:
-        if args.checkpoint != UNTRAINED:
-            _require_file(args.checkpoint)
-        notes = check_datasets(cfg, ('test',))
-        cfg.load_from = None if args.checkpoint == UNTRAINED else args.checkpoint
-        cfg.resume = False
-        if args.show_dir:
-            _draw_into(cfg, args.show_dir)
-        if args.out:
-            _write_predictions(cfg, args.out)
-        if args.tta:
-            enable_tta(cfg)
+    notes = _set_up_training(cfg, args) if task == 'train' else _set_up_test(cfg, args)
     cfg.skip_bad_images = args.skip_bad_images
-    # MMEngine keeps visualisers by name, but a second run in this process needs another one.
+    # MMEngine looks up visualisers by name; a second run in this process needs a new one.
     cfg.get('visualizer', {}).pop('name', None)
     prepare(cfg, args.launcher)
     if task == 'test' or cfg.get('resume'):
@@ -145,10 +133,39 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
             return _report_training(runner, log)
         return _report_test(args, runner.test(), log, _is_detection(cfg))
     finally:
-        # At the end of the process the threads of the group can outlive what they use, and abort
-        # a run that has finished.
+        # At the end of the process the threads of the process group can outlive what they use,
+        # and abort a run that has finished.
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _set_up_training(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Check the data, apply the options of training to the config, and return notes to log."""
+    notes = check_datasets(cfg, ('train', 'val'))
+    if args.effective_batch is not None:
+        set_effective_batch(cfg, args.effective_batch, process_count(args.launcher))
+    if args.amp:
+        enable_amp(cfg)
+    if args.auto_scale_lr:
+        enable_lr_scaling(cfg)
+    _set_resume(cfg, args.resume)
+    return notes
+
+
+def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
+    """Check the data, apply the options of testing to the config, and return notes to log."""
+    if args.checkpoint != UNTRAINED:
+        _require_file(args.checkpoint)
+    notes = check_datasets(cfg, ('test',))
+    cfg.load_from = None if args.checkpoint == UNTRAINED else args.checkpoint
+    cfg.resume = False
+    if args.show_dir:
+        _draw_into(cfg, args.show_dir)
+    if args.out:
+        _write_predictions(cfg, args.out)
+    if args.tta:
+        enable_tta(cfg)
+    return notes
 
 
 def _require_file(path: str) -> None:
@@ -164,8 +181,8 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
         cfg.load_from = None
         if not (Path(cfg.work_dir) / 'last_checkpoint').is_file():
             raise FileNotFoundError(
-                f'--resume found no checkpoint in {cfg.work_dir}: give its path, or the '
-                f'--work-dir of the interrupted run'
+                f'--resume found no checkpoint in {cfg.work_dir}; pass its path, or --work-dir of '
+                'the interrupted run'
             )
     else:
         _require_file(resume)
@@ -179,12 +196,14 @@ def _is_detection(cfg: Config) -> bool:
 def _draw_into(cfg: Config, folder: str) -> None:
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
-        raise ValueError('--show-dir needs default_hooks.visualization in the config')
+        raise ValueError(
+            '--show-dir needs default_hooks.visualization in the config, which has none'
+        )
     hook.update(draw=True, interval=1)
     if _is_detection(cfg):
-        # MMDetection names pictures after the images only in a directory given to the hook.
+        # MMDetection names pictures after the images only if the hook has a directory.
         hook.update(test_out_dir=str(Path(folder).absolute()))
-    # Only pictures: event files belong to training, and the config to the work directory.
+    # Write only pictures here, no event files and no copy of the config.
     cfg.visualizer.vis_backends = [
         dict(type='LocalVisBackend', img_save_dir=str(Path(folder).absolute()))
     ]
@@ -205,17 +224,17 @@ def _write_predictions(cfg: Config, out: str) -> None:
     elif cfg.get('default_scope') == 'mmseg':
         cfg.test_evaluator.update(output_dir=out)
     else:
-        raise ValueError(f'--out must end in .json or .pkl for this task, got {out!r}')
+        raise ValueError(f'--out must end with .json or .pkl for this task, got {out!r}')
 
 
 def _categories(cfg: Config) -> list[int] | None:
-    """Return the category id of each class if the test data has an annotation file of COCO."""
+    """Return the category ids if the test data has an annotation file in COCO format."""
     dataset = cfg.test_dataloader.dataset
     file = Path(dataset.get('data_root') or '') / (dataset.get('ann_file') or '')
     if file.suffix != '.json' or not file.is_file():
         return None
     classes = (dataset.get('metainfo') or {}).get('classes')
-    # Without its own class list the dataset has COCO's classes, which check_datasets compared.
+    # Without a class list the dataset has COCO's classes, which check_datasets has compared.
     found = read_categories(file)
     return [item['id'] for item in found if classes is None or item['name'] in classes]
 
@@ -233,7 +252,7 @@ def _warn_untrained_backbone(cfg: Config, log: logging.Logger) -> None:
 
 def _report_training(runner, log: logging.Logger) -> dict:
     info = runner.message_hub.runtime_info
-    lines = ['Done. All files are in ' + runner.work_dir]
+    lines = [f'Done. All files are in {runner.work_dir}']
     if info.get('last_ckpt'):
         lines.append(f'  last checkpoint   {info["last_ckpt"]}')
     if info.get('best_ckpt'):
@@ -254,7 +273,7 @@ def _report_test(
 ) -> dict:
     scores = {name: float(value) for name, value in metrics.items()}
     lines = [f'Tested {args.checkpoint}:']
-    # The table above shows the scores of each class.
+    # The log already shows a table of the scores of each class.
     lines += [
         f'  {name:<21} {value:.4g}'
         for name, value in scores.items()
