@@ -1,10 +1,11 @@
 """Reading checkpoints safely, in this package's format and in the authors' format."""
 
+from .architecture import describe
 from .backbone import load_backbone, load_classifier
 from .compare import Differences, compare
 from .initializer import PretrainedInit
 from .merging import merge_checkpoint
-from .official import SPARSITY_STATE, Converted, describe, from_official, recover_masks, to_official
+from .official import SPARSITY_STATE, Converted, from_official, recover_masks, to_official
 from .reading import CheckpointError, UnsafeCheckpointError, read_checkpoint, weights_of
 
 __all__ = [

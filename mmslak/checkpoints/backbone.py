@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from .architecture import arguments_of, describe
 from .compare import compare
-from .official import arguments_of, describe, from_official, select_weights
+from .official import from_official, select_weights
 from .reading import CheckpointError, read_checkpoint
 
 _OUTPUT_NORM = re.compile(r'norm\d\.')
@@ -43,10 +44,11 @@ def load_backbone(backbone: nn.Module, path: str, prefix: str | None = None) -> 
             f'{source} does not fit model.backbone: {differences.first()}; it belongs to '
             f'SLaK({arguments_of(describe(state, source))})'
         )
-    backbone.load_state_dict(_without(state, optional), strict=False)
+    loaded = _without(state, optional)
+    backbone.load_state_dict(loaded, strict=False)
     initial = sorted({name.split('.')[0] for name in optional if name in wanted})
     note = f'; {", ".join(initial)} not in the file, initialised randomly' if initial else ''
-    print_log(f'Backbone: loaded {len(state)} entries of {source}{note}', 'current', logging.INFO)
+    print_log(f'Backbone: loaded {len(loaded)} entries of {source}{note}', 'current', logging.INFO)
 
 
 def _without(state: Mapping, names: Collection[str]) -> dict[str, Tensor]:
