@@ -58,7 +58,9 @@ def resolve_arch(
 
 
 def name_arch(depths: Sequence[int], widths: Sequence[int]) -> dict:
-    """Return the arguments ``arch`` and ``width_factor`` that :func:`resolve_arch` would resolve.
+    """Return the arguments ``arch`` and ``width_factor`` of these depths and widths.
+
+    It is the inverse of :func:`resolve_arch`.
 
     Args:
         depths (Sequence[int]): Blocks of each of the four stages.

@@ -123,7 +123,7 @@ class SparseMasks:
         if words.device != values.device:
             words = words.to(values.device)
             if values is self.parameters[name]:
-                # The network was moved to another device, so the mask is moved for good.
+                # The network was moved to another device, so the stored mask is moved too.
                 self._words[name] = words = _as_words(words.bool(), values)
         values.detach().view(_WORDS[values.element_size()]).bitwise_and_(words)
 

@@ -30,7 +30,7 @@ class UpdateRule:
         grow (str): ``random``, ``gradient`` or ``momentum``, see :mod:`mmslak.sparsity.grow`.
         stop_at (int or float, optional): There are no updates from this step on. A float is a
             share of the training, in (0, 1]. Default: the last step, because weights that grow
-            after it would never be trained.
+            after the last step would never be trained.
 
     Raises:
         ValueError: Naming the key, the value got and what is allowed.

@@ -28,7 +28,7 @@ class PlainCheckpointHook(Hook):
         """Replace the objects in the message hub and in the meta data by plain values.
 
         Raises:
-            TypeError: If one of them contains an object that has no plain form.
+            TypeError: If one of them contains an object that cannot be stored as plain values.
         """
         for key in ('message_hub', 'meta'):
             if key in checkpoint:
