@@ -1,22 +1,18 @@
-"""Pre-training, as a user types it."""
+"""Pre-training from end to end, by the command lines."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT, run_tool
 
 pytest.importorskip('mmpretrain')
 from mmslak.cli.config import load_config
 from mmslak.models import SLaK
 from mmslak.sample_data import write_sample_data
 
-ROOT = Path(__file__).parents[2]
-PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
 CONFIG = 'configs/sample/slak_nano_in1k.py'
 SMALL = [
     'train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'param_scheduler.0.end=1',
@@ -32,45 +28,30 @@ SMALL = [
 ]  # fmt: skip
 
 
-def call(*command, options=(), expect=0):
-    """Run a tool in a process of its own; return what it prints."""
-    command = [sys.executable, *map(str, command)]
-    if options:
-        command += ['--cfg-options', *map(str, options)]
-    # Whoever shares the machine asks for one thread: two that wait for each other take far longer.
-    env = {'OMP_NUM_THREADS': '2', **os.environ, 'PYTHONPATH': PATH}
-    done = subprocess.run(
-        command, cwd=ROOT, env=env, text=True, timeout=900,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    assert done.returncode == expect, done.stdout
-    return done.stdout
-
-
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'sample'
-    write_sample_data(root, images=60, size=96)
-    return f'data_root={root}/imagenet'
+def data(sample_data):
+    """Return the option for small sample data."""
+    return f'data_root={sample_data(60, 96)}/imagenet'
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, data):
+    """Train for two epochs, and return the work directory and what is printed."""
     work_dir = tmp_path_factory.mktemp('train')
-    text = call(
+    text = run_tool(
         'tools/train.py', CONFIG, '--work-dir', work_dir, '--effective-batch', 8,
         options=[data, *SMALL],
     )  # fmt: skip
     return work_dir, text
 
 
-def test_speed_and_scores_are_printed(trained):
+def test_throughput_and_scores_are_printed(trained):
     work_dir, text = trained
     line = re.search(r'Speed: .*', text).group()
     assert re.search(r'Speed: [\d.]+ images/s, .* per epoch \(4 iterations\), .* left; ', line)
     assert re.search(r'bottleneck: (data|compute) \(\d+% of the time waiting for data', line)
     assert 'Batch norm statistics of the averaged model: 4 batches' in text
-    # Two steps of the optimiser an epoch, at the effective batch of two batches.
+    # Each epoch has two optimiser steps of two batches.
     assert 'after step 3' in text and 'after step 5' not in text
     scores = json.loads((work_dir / 'final_scores.json').read_text())
     assert set(scores) == {'raw', 'averaged'}
@@ -78,8 +59,8 @@ def test_speed_and_scores_are_printed(trained):
         assert 0 <= row['accuracy/top1'] <= row['accuracy/top5'] <= 100
 
 
-def test_what_is_saved(trained, data, tmp_path):
-    """The scores of the small files are those printed; they hold weights and masks alone."""
+def test_small_checkpoints(trained, data, tmp_path):
+    """They contain only weights and masks, and have the scores that training printed."""
     work_dir, _ = trained
     scores = json.loads((work_dir / 'final_scores.json').read_text())
     files = {name: torch.load(work_dir / f'{name}.pth', weights_only=True) for name in scores}
@@ -90,7 +71,7 @@ def test_what_is_saved(trained, data, tmp_path):
         kept = sum(int((weights[key] != 0).sum()) for key in names)
         size = sum(weights[key].numel() for key in names)
         assert kept <= round(0.6 * size)
-        # Downstream, as it is.
+        # The file loads into a backbone directly.
         cfg = dict(type='Pretrained', checkpoint=str(work_dir / f'{name}.pth'))
         backbone = SLaK('nano', (15, 13, 11, 5), init_cfg=cfg)
         backbone.init_weights()
@@ -102,12 +83,12 @@ def test_what_is_saved(trained, data, tmp_path):
         'backbone.stages.0.0.mixing.tall.norm.running_mean',
     ):
         assert not torch.equal(raw[key], averaged[key])
-    # final.pth holds the average where a model is looked for.
+    # The state_dict of final.pth is that of the averaged model.
     final = torch.load(work_dir / 'final.pth', weights_only=True)
     assert all(torch.equal(final['state_dict'][key], value) for key, value in averaged.items())
     for name in ('averaged', 'raw'):
         out = tmp_path / f'{name}.json'
-        call(
+        run_tool(
             'tools/test.py', CONFIG, work_dir / f'{name}.pth', '--work-dir', tmp_path / 'w',
             '--out', out, options=[data, *SMALL],
         )  # fmt: skip
@@ -117,48 +98,50 @@ def test_what_is_saved(trained, data, tmp_path):
 
 def test_resume(trained, data):
     work_dir, _ = trained
-    text = call(
+    text = run_tool(
         'tools/train.py', CONFIG, '--work-dir', work_dir, '--effective-batch', 8, '--resume',
         options=[data, *SMALL, 'train_cfg.max_epochs=3'],
     )  # fmt: skip
     assert 'Epoch(train) [3]' in text and 'Epoch(train) [2]' not in text
 
 
-def test_mistakes_are_told_before_any_work(data, tmp_path):
+def test_wrong_arguments_are_named_before_training(data, tmp_path):
     work = ['--work-dir', tmp_path]
-    text = call('tools/train.py', CONFIG, *work, '--effective-batch', 30, options=[data], expect=2)
-    assert 'no multiple of 1 process(es) x train_dataloader.batch_size=16' in text
-    text = call('tools/train.py', CONFIG, *work, options=['data_root=no/where'], expect=2)
+    text = run_tool(
+        'tools/train.py', CONFIG, *work, '--effective-batch', 30, options=[data], expect=2
+    )
+    assert 'multiple of 1 process(es) x train_dataloader.batch_size=16, got 30' in text
+    text = run_tool('tools/train.py', CONFIG, *work, options=['data_root=no/where'], expect=2)
     assert 'no/where' in text and 'make_sample_data.py' in text and 'Traceback' not in text
 
 
 @pytest.mark.slow
 def test_slak_nano_learns_the_sample_data(tmp_path):
-    """At least four times chance, as the raw and as the averaged model, and distillation runs."""
+    """The raw and the averaged model are at least four times better than chance.
+
+    Then a ConvNeXt is trained by distillation.
+    """
     write_sample_data(tmp_path / 'sample')
     data = f'data_root={tmp_path}/sample/imagenet'
     work_dir = tmp_path / 'slak_nano'
-    call('tools/train.py', CONFIG, '--work-dir', work_dir, options=[data])
+    run_tool('tools/train.py', CONFIG, '--work-dir', work_dir, options=[data])
     for row in json.loads((work_dir / 'final_scores.json').read_text()).values():
         assert row['accuracy/top1'] >= 4 * 100 / 8
     options = [data, f'model.teacher_checkpoint={work_dir}/averaged.pth', 'train_cfg.max_epochs=2']
-    text = call(
+    text = run_tool(
         'tools/train.py', 'configs/sample/distill_convnext_nano_in1k.py', '--work-dir',
         tmp_path / 'student', options=options,
     )  # fmt: skip
     assert 'loss_nkd: ' in text
 
 
-@pytest.fixture(scope='module')
-def real_imagenet():
-    root = os.environ.get('MMSLAK_REAL_DATA')
-    if not root:
-        pytest.skip('MMSLAK_REAL_DATA is not set')
-    return Path(root) / 'imagenet'
+@pytest.fixture
+def real_imagenet(real_data):
+    return real_data / 'imagenet'
 
 
-def test_real_images_train_and_validate(real_imagenet, tmp_path):
-    """100 images of ImageNet through the pipelines of SLaK-T's config, a small network in it."""
+def test_training_on_real_images(real_imagenet, tmp_path):
+    """100 images of ImageNet, the pipelines of SLaK-T's config, and a small network."""
     options = [
         f'data_root={real_imagenet}',
         *(
@@ -176,15 +159,17 @@ def test_real_images_train_and_validate(real_imagenet, tmp_path):
         'param_scheduler.1.end=1', 'default_hooks.logger.interval=1',
         'custom_hooks.2.update.every=2', 'custom_hooks.1.batches=2', 'train_cfg.val_interval=9',
     ]  # fmt: skip
-    text = call('tools/train.py', 'configs/slak_t_in1k.py', '--work-dir', tmp_path, options=options)
+    text = run_tool(
+        'tools/train.py', 'configs/slak_t_in1k.py', '--work-dir', tmp_path, options=options
+    )
     losses = [float(v) for v in re.findall(r'Epoch\(train\) .* loss: (\d+\.\d+)', text)]
-    # Five batches; an untrained network is near ln 1000.
+    # There are five batches. The loss of an untrained network is about ln 1000.
     assert len(losses) == 5 and losses[0] == pytest.approx(6.91, abs=0.6)
     scores = json.loads((tmp_path / 'final_scores.json').read_text())
     assert all(0 <= row['accuracy/top1'] <= 100 for row in scores.values())
 
 
-def test_labels_of_real_images_are_those_of_the_list(real_imagenet):
+def test_labels_of_real_images(real_imagenet):
     from mmengine.registry import DATASETS, DefaultScope
     from mmpretrain.utils import register_all_modules
 
@@ -202,17 +187,17 @@ def test_labels_of_real_images_are_those_of_the_list(real_imagenet):
         assert item['data_samples'].img_path.endswith(lines[i][0])
 
 
-def test_training_out_of_lmdb(data, tmp_path):
-    """With a worker process, after SNIP has read in the main one."""
+def test_training_from_lmdb(data, tmp_path):
+    """SNIP reads in the main process, and training in a worker process."""
     pytest.importorskip('lmdb')
     root = Path(data.removeprefix('data_root='))
     for split in ('train', 'val'):
-        text = call('tools/pack_lmdb.py', root / split, tmp_path / f'{split}.lmdb')
+        text = run_tool('tools/pack_lmdb.py', root / split, tmp_path / f'{split}.lmdb')
         count = len((root / f'meta/{split}.txt').read_text().splitlines())
         assert f'wrote {count} images' in text
-    text = call('tools/pack_lmdb.py', root / 'train', tmp_path / 'train.lmdb', expect=2)
+    text = run_tool('tools/pack_lmdb.py', root / 'train', tmp_path / 'train.lmdb', expect=2)
     assert 'already exists' in text
-    text = call('tools/pack_lmdb.py', root / 'meta', tmp_path / 'none.lmdb', expect=2)
+    text = run_tool('tools/pack_lmdb.py', root / 'meta', tmp_path / 'none.lmdb', expect=2)
     assert 'holds no image' in text
     config = tmp_path / 'c.py'
     config.write_text(f"""
@@ -234,6 +219,6 @@ param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=True, end=1)
 train_cfg = dict(max_epochs=1)
 default_hooks = dict(logger=dict(interval=1))
 """)
-    text = call('tools/train.py', config, '--work-dir', tmp_path / 'w')
+    text = run_tool('tools/train.py', config, '--work-dir', tmp_path / 'w')
     assert len(re.findall(r'Epoch\(train\) .* loss: ', text)) == 2
     assert 'accuracy/top1: ' in text

@@ -1,24 +1,24 @@
-"""Detection from end to end: a tiny network on sample data, through the command lines."""
+"""Detection from end to end: a small network on sample data, by the command lines."""
 
 import json
 import math
-import os
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT
 
 pytest.importorskip('mmdet')
 from mmengine.registry import init_default_scope
 
 from mmslak.cli.config import load_config
 from mmslak.cli.run import run
-from mmslak.sample_data import COCO_CATEGORY_IDS, THING_CLASSES, write_sample_data
+from mmslak.models import SLaK
+from mmslak.sample_data import COCO_CATEGORY_IDS, THING_CLASSES
 from mmslak.validation.images import BadImageError
 
-ROOT = Path(__file__).parents[2]
 COCO = str(ROOT / 'configs/sample/cascade_mask_rcnn_slak_nano_coco.py')
 VOC = str(ROOT / 'configs/sample/faster_rcnn_slak_nano_voc.py')
 #: Two iterations of two images, then a validation.
@@ -38,7 +38,7 @@ SMALL = {
 
 
 def call(task, config, *arguments, work_dir, data_root, **options):
-    """Run a tool in this process; dots in the names of options are double underscores."""
+    """Run a tool in this process. In the names of options, double underscores stand for dots."""
     options = {**SMALL, 'data_root': data_root, **options}
     options = [f'{key.replace("__", ".")}={value}' for key, value in options.items()]
     arguments = [config, *map(str, arguments), '--work-dir', str(work_dir)]
@@ -46,29 +46,29 @@ def call(task, config, *arguments, work_dir, data_root, **options):
 
 
 def losses(work_dir):
+    """Return the losses that training logged."""
     lines = next(Path(work_dir).glob('*/vis_data/scalars.json')).read_text().splitlines()
     return [entry['loss'] for entry in map(json.loads, lines) if 'loss' in entry]
 
 
 def log(work_dir):
+    """Return the text of all log files."""
     return '\n'.join(path.read_text() for path in sorted(Path(work_dir).glob('*/*.log')))
 
 
 @pytest.fixture(scope='module')
-def sample(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'sample'
-    write_sample_data(root, images=20, size=96)
-    return root
+def sample(sample_data):
+    return sample_data(20, 96)
 
 
 @pytest.fixture
 def coco(sample, tmp_path):
-    """A copy of the COCO layout to spoil."""
+    """Return a copy of the sample data in COCO format, which the test may change."""
     return Path(shutil.copytree(sample / 'coco', tmp_path / 'coco'))
 
 
 def edit(coco, split, change):
-    """Change the annotations of a split in place."""
+    """Change the annotations of a split in place, and return them."""
     path = coco / f'annotations/instances_{split}2017.json'
     content = json.loads(path.read_text())
     change(content)
@@ -78,6 +78,7 @@ def edit(coco, split, change):
 
 @pytest.fixture(scope='module')
 def cascade(sample, tmp_path_factory):
+    """Train a Cascade Mask R-CNN, and return the work directory."""
     work_dir = tmp_path_factory.mktemp('cascade')
     call('train', COCO, work_dir=work_dir, data_root=sample / 'coco')
     return work_dir
@@ -85,20 +86,21 @@ def cascade(sample, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def faster(sample, tmp_path_factory):
+    """Train a Faster R-CNN, and return the work directory."""
     work_dir = tmp_path_factory.mktemp('faster')
     call('train', VOC, '--auto-scale-lr', work_dir=work_dir, data_root=sample / 'VOCdevkit',
          optim_wrapper__accumulative_counts=2)  # fmt: skip
     return work_dir
 
 
-def test_cascade_trains_and_its_checkpoint_loads_safely(cascade):
+def test_cascade_mask_rcnn_trains_and_its_checkpoint_loads_safely(cascade):
     assert len(losses(cascade)) == 2 and all(map(math.isfinite, losses(cascade)))
     assert torch.load(cascade / 'epoch_1.pth', weights_only=True)['meta']['iter'] == 2
     assert list(cascade.glob('best_coco_bbox_mAP_*'))
 
 
-def test_results_as_coco_json(cascade, sample, tmp_path):
-    """They score the same when read back, and name the categories of the file, gaps and all."""
+def test_results_in_coco_format(cascade, sample, tmp_path):
+    """They have the same scores when evaluated again, and the category ids of the file."""
     from pycocotools.coco import COCO as Api
     from pycocotools.cocoeval import COCOeval
 
@@ -119,18 +121,18 @@ def test_results_as_coco_json(cascade, sample, tmp_path):
         assert entry['segmentation']['size'] == [image['height'], image['width']]
     found = truth.loadRes(results)
     for kind in ('bbox', 'segm'):
-        judge = COCOeval(truth, found, kind)
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-        assert scores[f'coco/{kind}_mAP_50'] == pytest.approx(judge.stats[1], abs=1e-3)
+        evaluation = COCOeval(truth, found, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        assert scores[f'coco/{kind}_mAP_50'] == pytest.approx(evaluation.stats[1], abs=1e-3)
     names = {image['file_name'] for image in truth.imgs.values()}
     assert {path.name for path in (tmp_path / 'pictures').iterdir()} == names
     text = log(tmp_path / 'w')
     assert '| category' in text and '| tent' in text
 
 
-def test_faster_rcnn_is_scored_by_both_rules(faster, sample, tmp_path):
+def test_faster_rcnn_has_both_scores_of_voc(faster, sample, tmp_path):
     out = tmp_path / 'results.json'
     scores = call(
         'test', VOC, faster / 'epoch_1.pth', '--out', out, work_dir=tmp_path / 'w',
@@ -142,26 +144,26 @@ def test_faster_rcnn_is_scored_by_both_rules(faster, sample, tmp_path):
     assert {entry['image_id'] for entry in results} <= set(stems)
     assert {entry['category_id'] for entry in results} <= set(range(1, 9))
     assert 'segmentation' not in results[0]
-    # The class names of the data set, not those of VOC, are in the table.
+    # The table has the class names of the dataset, not those of VOC.
     assert '| starfish' in log(tmp_path / 'w')
     assert list(faster.glob('best_pascal_voc_mAP_*'))
     pickled = tmp_path / 'all.pkl'
     call('test', VOC, faster / 'epoch_1.pth', '--out', pickled, work_dir=tmp_path / 'v',
          data_root=sample / 'VOCdevkit')  # fmt: skip
     assert pickled.is_file()
-    with pytest.raises(ValueError, match=r'must end in \.json or \.pkl'):
-        call('test', VOC, 'none', '--out', tmp_path / 'maps', work_dir=tmp_path / 'v',
+    with pytest.raises(ValueError, match=r'must end with \.json or \.pkl'):
+        call('test', VOC, 'none', '--out', tmp_path / 'label_maps', work_dir=tmp_path / 'v',
              data_root=sample / 'VOCdevkit')  # fmt: skip
 
 
-def test_learning_rate_scales_with_the_real_batch(faster):
-    """Two images, accumulated twice, where the rate is for 16: a quarter of the config's."""
+def test_learning_rate_scales_with_the_batch_size(faster):
+    """A step has 2 x 2 images and the rate is for 16, so the rate is a quarter of the config's."""
     groups = torch.load(faster / 'epoch_1.pth', weights_only=True)['optimizer']['param_groups']
     rate = load_config(VOC).optim_wrapper.optimizer.lr
     assert [group['initial_lr'] for group in groups] == pytest.approx([rate / 4] * len(groups))
 
 
-def test_an_image_without_objects_trains(coco, tmp_path):
+def test_training_on_images_without_objects(coco, tmp_path):
     def empty(content):
         content['annotations'] = []
 
@@ -223,7 +225,7 @@ def test_boxes_outside_the_image_are_clipped(coco):
         assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
-def test_a_class_list_that_does_not_match_is_told_before_training(coco, sample, tmp_path):
+def test_wrong_class_list_is_named_before_training(coco, sample, tmp_path):
     options = dict(work_dir=tmp_path / 'w', data_root=coco)
     with pytest.raises(ValueError, match=r'metainfo\.classes does not match .*: cube not in the'):
         classes = str(['cube', *THING_CLASSES[1:]]).replace(' ', '')
@@ -232,7 +234,7 @@ def test_a_class_list_that_does_not_match_is_told_before_training(coco, sample, 
     assert not (tmp_path / 'w').exists()
 
 
-def test_bad_images_are_named_or_skipped_and_counted(coco, tmp_path):
+def test_bad_images_are_named_or_skipped(coco, tmp_path):
     images = sorted((coco / 'train2017').iterdir())
     images[0].unlink()
     images[1].write_bytes(images[1].read_bytes()[:400])
@@ -250,21 +252,19 @@ def test_bad_images_are_named_or_skipped_and_counted(coco, tmp_path):
     assert re.search(r'3 of 16 images left out', text) and str(images[1]) in text
 
 
-PAGE = ROOT / 'docs/finetune.md'
-
-
-def configs_of_the_page():
-    """The configs on the page about fine-tuning, by the file names they are given."""
-    return dict(re.findall(r'```python\n# (\S+\.py)\n(.*?)```', PAGE.read_text(), re.DOTALL))
+def documented_configs():
+    """Return the configs in docs/finetune.md by file name."""
+    text = (ROOT / 'docs/finetune.md').read_text()
+    return dict(re.findall(r'```python\n# (\S+\.py)\n(.*?)```', text, re.DOTALL))
 
 
 @pytest.mark.parametrize('name', ['my_coco.py', 'my_voc.py'])
-def test_the_configs_of_the_page_fine_tune(name, sample, tmp_path):
-    """Ten lines each; a data set of three classes, a smaller network, two iterations."""
-    text = configs_of_the_page()[name]
+def test_documented_configs_fine_tune(name, sample, tmp_path):
+    """At most ten lines each; here with three classes, a smaller network and two iterations."""
+    text = documented_configs()[name]
     assert len([line for line in text.splitlines() if line and not line.startswith('#')]) <= 10
     base = re.search(r"_base_ = '(.*?)'", text).group(1)
-    # The reader has the repository; the tiny network and the small images are for the test.
+    # The lines below the documented config make images small.
     config = tmp_path / name
     config.write_text(
         text.replace(base, str(ROOT / base))
@@ -295,8 +295,6 @@ train_dataloader = dict(dataset=dict(train_dataloader['dataset'], pipeline=pipel
                 text = text.replace(f'<name>{old}</name>', f'<name>{new}</name>')
             path.write_text(text)
     checkpoint = tmp_path / 'pretrained.pth'
-    from mmslak.models import SLaK
-
     torch.save(SLaK('nano').state_dict(), checkpoint)
     options = {
         'model.backbone.arch': 'nano',
@@ -312,22 +310,14 @@ train_dataloader = dict(dataset=dict(train_dataloader['dataset'], pipeline=pipel
     assert len(losses(tmp_path / 'w')) == 2 and all(map(math.isfinite, losses(tmp_path / 'w')))
 
 
-@pytest.fixture(scope='module')
-def real():
-    root = os.environ.get('MMSLAK_REAL_DATA')
-    if not root:
-        pytest.skip('MMSLAK_REAL_DATA is not set')
-    return Path(root)
-
-
-#: Real images on a CPU: a shorter side of 256, fewer proposals, batches of 2.
+#: For real images on a CPU: a shorter side of 256, fewer proposals, batches of 2.
 REDUCED = {
     'train_dataloader.num_batch_per_epoch': 12,
     'test_dataloader.dataset.pipeline.1.scale': '(384,256)',
     'val_dataloader.dataset.pipeline.1.scale': '(384,256)',
     'model.train_cfg.rpn_proposal.max_per_img': 100,
     'model.test_cfg.rpn.max_per_img': 100,
-    # After a dozen iterations no score is high; the metrics want some boxes all the same.
+    # After a few iterations all scores are low, but the metrics need some boxes.
     'model.test_cfg.rcnn.score_thr': 0.001,
     'val_dataloader.dataset.indices': 8,
     'param_scheduler.0.end': 4,
@@ -335,7 +325,7 @@ REDUCED = {
 }
 
 
-#: The real VOC-layout set: blood cells.
+#: A real dataset in VOC format: blood cells.
 BCCD = """
 dataset = dict(type='XMLDataset', metainfo=dict(classes=('RBC', 'WBC', 'Platelets')))
 train_dataloader = dict(dataset=dataset)
@@ -346,7 +336,7 @@ model = dict(roi_head=dict(bbox_head=dict(num_classes=3)))
 
 
 def reduced(config, folder, more=''):
-    """A config that trains on all images, those without objects too, at a reduced size."""
+    """Write a config that trains on all images, also those without objects, at a reduced size."""
     path = folder / 'reduced.py'
     path.write_text(f"""
 _base_ = {config!r}
@@ -370,11 +360,11 @@ def mean(values):
 
 
 @pytest.mark.slow
-def test_cascade_with_slak_t_on_real_images(real, tmp_path):
-    """Crowds, tiny objects, images without objects, portrait beside landscape."""
+def test_cascade_with_slak_t_on_real_images(real_data, tmp_path):
+    """With crowds, tiny objects, images without objects, portrait and landscape images."""
     config = str(ROOT / 'configs/cascade_mask_rcnn_slak_t_coco.py')
     config = reduced(config, tmp_path)
-    call('train', config, work_dir=tmp_path / 'w', data_root=real / 'coco', **REDUCED)
+    call('train', config, work_dir=tmp_path / 'w', data_root=real_data / 'coco', **REDUCED)
     values = losses(tmp_path / 'w')
     assert len(values) == 12 and all(map(math.isfinite, values))
     assert mean(values[-4:]) < 0.9 * mean(values[:4])
@@ -382,28 +372,28 @@ def test_cascade_with_slak_t_on_real_images(real, tmp_path):
 
 
 @pytest.mark.slow
-def test_faster_rcnn_with_slak_t_on_real_images(real, tmp_path):
+def test_faster_rcnn_with_slak_t_on_real_images(real_data, tmp_path):
     config = reduced(str(ROOT / 'configs/faster_rcnn_slak_t_voc.py'), tmp_path, BCCD)
     options = dict(REDUCED)
-    # The recipe's rate is for a pre-trained network.
+    # The learning rate of the recipe is for a pre-trained network.
     options.update({'optim_wrapper.optimizer.lr': 3e-4, 'train_dataloader.num_batch_per_epoch': 40})
-    call('train', config, work_dir=tmp_path / 'w', data_root=real / 'VOCdevkit', **options)
+    call('train', config, work_dir=tmp_path / 'w', data_root=real_data / 'VOCdevkit', **options)
     values = losses(tmp_path / 'w')
     assert len(values) == 40 and all(map(math.isfinite, values))
-    # The first proposals hold no objects; once they do the loss jumps, and falls from there.
+    # At first the proposals contain no objects. As soon as they do, the loss jumps, and then falls.
     assert mean(values[-8:]) < 0.9 * mean(values[8:16])
     assert 'pascal_voc_area/mAP' in log(tmp_path / 'w') and '| Platelets' in log(tmp_path / 'w')
 
 
 @pytest.mark.slow
-def test_a_tiny_network_learns_eight_real_images_by_heart(real, tmp_path):
-    """The sample config's network, trained and tested on the same eight images of COCO."""
-    source = real / 'coco/annotations/instances_train2017.json'
+def test_small_network_overfits_eight_real_images(real_data, tmp_path):
+    """The network of the sample config, trained and tested on the same eight images of COCO."""
+    source = real_data / 'coco/annotations/instances_train2017.json'
     content = json.loads(source.read_text())
     boxes = {}
     for annotation in content['annotations']:
         boxes.setdefault(annotation['image_id'], []).append(annotation)
-    # Few and large objects, which can be told apart at the size trained with.
+    # Images with few and large objects, because they are trained on at a small size.
     images = [
         image
         for image in content['images']
@@ -419,7 +409,7 @@ def test_a_tiny_network_learns_eight_real_images_by_heart(real, tmp_path):
     config = tmp_path / 'eight.py'
     config.write_text(f"""
 _base_ = {COCO!r}
-data_root = {str(real / 'coco')!r}
+data_root = {str(real_data / 'coco')!r}
 from mmdet.datasets import CocoDataset
 meta = {{'_delete_': True, **{{key: list(v) for key, v in CocoDataset.METAINFO.items()}}}}
 dataset = dict(
@@ -455,7 +445,7 @@ custom_hooks = []
         'default_hooks.checkpoint.interval': 200,
         'default_hooks.logger.interval': 50,
     }
-    call('train', str(config), work_dir=tmp_path / 'w', data_root=real / 'coco', **options)
+    call('train', str(config), work_dir=tmp_path / 'w', data_root=real_data / 'coco', **options)
     best = next((tmp_path / 'w').glob('best_coco_bbox_mAP_*'))
-    scores = call('test', str(config), best, work_dir=tmp_path / 'v', data_root=real / 'coco')
+    scores = call('test', str(config), best, work_dir=tmp_path / 'v', data_root=real_data / 'coco')
     assert scores['coco/bbox_mAP_50'] > 0.6

@@ -1,22 +1,20 @@
-"""The command lines, as a user types them."""
+"""Segmentation from end to end, by the command lines."""
 
 import json
 import os
 import re
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import run_tool
 from PIL import Image
 
 pytest.importorskip('mmseg')
-from mmslak.sample_data import write_sample_data
 
-ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'
 SMALL = [
     'train_cfg.val_interval=2',
@@ -33,57 +31,42 @@ SMALL = [
 ]
 
 
-def call(*command, options=(), expect=0, launcher=(sys.executable,)):
-    """Run a tool in a process of its own; return what it prints."""
-    command = [*launcher, *map(str, command)]
-    if options:
-        command += ['--cfg-options', *map(str, options)]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=dict(os.environ, OMP_NUM_THREADS='2', PYTHONPATH=str(ROOT)),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=900,
-    )
-    assert done.returncode == expect, done.stdout
-    return done.stdout
-
-
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'sample'
-    write_sample_data(root, images=20, size=96)
-    return f'data_root={root}/ADEChallengeData2016'
+def data(sample_data):
+    """Return the option for small sample data."""
+    return f'data_root={sample_data(20, 96)}/ADEChallengeData2016'
 
 
 def train(work_dir, data, iters, *arguments, options=(), **kwargs):
+    """Train for a few iterations, and return what is printed."""
     length = [f'train_cfg.max_iters={iters}', 'param_scheduler.1.end=8']
     options = [data, *SMALL, *length, *options]
-    return call(
+    return run_tool(
         'tools/train.py', CONFIG, '--work-dir', work_dir, *arguments, options=options, **kwargs
     )
 
 
 def losses(text):
+    """Return the losses that training printed."""
     return [float(v) for v in re.findall(r'Iter\(train\).* loss: (\d+\.\d+)', text)]
 
 
 def rates(text):
+    """Return the iterations and learning rates that training printed."""
     return re.findall(r'Iter\(train\) \[\s*(\d+)/.*?lr: (\S+)', text)
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, data):
+    """Train for four iterations, and return the work directory and what is printed."""
     work_dir = tmp_path_factory.mktemp('train')
     return work_dir, train(work_dir, data, 4)
 
 
-def test_training_prints_what_a_person_reads(trained):
+def test_terminal_shows_a_summary_of_training(trained):
     work_dir, text = trained
     assert len(losses(text)) == 4 and np.isfinite(losses(text)).all()
-    for words in ('eta: ', 'Learning rates, stage_wise', 'best_mIoU_iter_', 'Everything is in'):
+    for words in ('eta: ', 'Learning rates, stage_wise', 'best_mIoU_iter_', 'All files are in'):
         assert words in text
     for noise in ('System environment', 'Config:', 'Hooks will be', 'Traceback'):
         assert noise not in text
@@ -98,25 +81,25 @@ def test_checkpoints_load_safely(trained):
     assert 'train/loss' in checkpoint['message_hub']['log_scalars']
 
 
-def test_training_is_sparse_and_drawn(trained):
+def test_training_is_sparse_and_can_be_plotted(trained):
     work_dir, text = trained
     state = torch.load(work_dir / 'iter_4.pth', weights_only=True)
     weights = state['state_dict']
     names = state['dynamic_sparsity']['shapes']
     kept = sum(int((weights[name] != 0).sum()) for name in names)
     size = sum(weights[name].numel() for name in names)
-    # What has just grown may still be zero.
+    # Weights that have just grown may be zero.
     assert 0.5 * size < kept <= round(0.6 * size)
-    for words in ('SNIP scores of', 'Sparsity at the end', 'weights after step 3'):
+    for words in ('SNIP scores on', 'Sparsity at the end', 'weights after step 3'):
         assert words in text
-    drawn = call('tools/analysis/plot_sparsity.py', work_dir)
+    drawn = run_tool('tools/analysis/plot_sparsity.py', work_dir)
     assert 'wrote' in drawn and Image.open(work_dir / 'sparsity.png').width > 1000
-    empty = call('tools/analysis/plot_sparsity.py', work_dir / 'nothing', expect=2)
+    empty = run_tool('tools/analysis/plot_sparsity.py', work_dir / 'nothing', expect=2)
     assert 'no run with DynamicSparsityHook' in empty
 
 
-def test_resume_goes_on_where_it_stopped(trained, data, tmp_path):
-    """Four iterations at once, against two, a stop, and two more."""
+def test_resumed_training_equals_uninterrupted_training(trained, data, tmp_path):
+    """Four iterations at once, compared with two and, after resuming, two more."""
     _, whole = trained
     first = train(tmp_path, data, 2)
     best = re.findall(r'best checkpoint with (\S+) mIoU at (\d+)', first)
@@ -134,10 +117,10 @@ def test_resume_goes_on_where_it_stopped(trained, data, tmp_path):
         assert a == b
 
 
-def test_testing_writes_scores_predictions_and_pictures(trained, data, tmp_path):
+def test_scores_predictions_and_pictures_are_written(trained, data, tmp_path):
     checkpoint = trained[0] / 'iter_4.pth'
     options = [data, *SMALL]
-    text = call(
+    text = run_tool(
         'tools/test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'w',
         '--show-dir', tmp_path / 'pictures', '--out', tmp_path / 'scores.json', options=options,
     )  # fmt: skip
@@ -146,34 +129,33 @@ def test_testing_writes_scores_predictions_and_pictures(trained, data, tmp_path)
     assert f'{scores["mIoU"]:.4g}' in text
     pictures = list((tmp_path / 'pictures').glob('*.png'))
     assert len(pictures) == 4
-    call(
+    run_tool(
         'tools/test.py', CONFIG, checkpoint, '--work-dir', tmp_path / 'w', '--tta',
-        '--out', tmp_path / 'maps', options=options,
+        '--out', tmp_path / 'label_maps', options=options,
     )  # fmt: skip
-    maps = sorted((tmp_path / 'maps').glob('*.png'))
-    assert len(maps) == 4
-    assert (
-        np.asarray(Image.open(maps[0])).min() >= 1 and np.asarray(Image.open(maps[0])).max() <= 12
-    )
+    label_maps = sorted((tmp_path / 'label_maps').glob('*.png'))
+    assert len(label_maps) == 4
+    labels = np.asarray(Image.open(label_maps[0]))
+    assert labels.min() >= 1 and labels.max() <= 12
 
 
-def test_mistakes_are_told_before_any_work(trained, data, tmp_path):
+def test_wrong_arguments_are_named_before_any_work(trained, data, tmp_path):
     work = ['--work-dir', tmp_path]
-    text = call('tools/train.py', CONFIG, *work, options=['data_root=no/where'], expect=2)
+    text = run_tool('tools/train.py', CONFIG, *work, options=['data_root=no/where'], expect=2)
     assert 'no/where' in text and 'make_sample_data.py' in text and 'Traceback' not in text
-    text = call('tools/train.py', 'configs/none.py', *work, expect=2)
+    text = run_tool('tools/train.py', 'configs/none.py', *work, expect=2)
     assert 'configs/none.py does not exist' in text
-    text = call('tools/test.py', CONFIG, 'no.pth', *work, options=[data], expect=2)
+    text = run_tool('tools/test.py', CONFIG, 'no.pth', *work, options=[data], expect=2)
     assert 'no.pth does not exist' in text
     text = train(tmp_path, data, 4, '--resume', expect=2)
     assert 'found no checkpoint in' in text
     checkpoint = trained[0] / 'iter_4.pth'
     options = [data, 'model.backbone.arch=tiny']
-    text = call('tools/test.py', CONFIG, checkpoint, *work, options=options, expect=2)
+    text = run_tool('tools/test.py', CONFIG, checkpoint, *work, options=options, expect=2)
     assert 'does not fit the model' in text and 'Traceback' not in text
 
 
-def test_two_processes_train_in_step(data, tmp_path):
+def test_training_with_two_processes(data, tmp_path):
     torchrun = (
         sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'
     )  # fmt: skip
@@ -183,21 +165,21 @@ def test_two_processes_train_in_step(data, tmp_path):
 
 
 def test_shell_launchers(data, tmp_path, monkeypatch):
-    """On two processes of this machine, and on a Slurm of our own that only runs the command."""
+    """With two processes on this machine, and with a fake of Slurm that only runs the command."""
     monkeypatch.setenv('PATH', f'{tmp_path}:{Path(sys.executable).parent}:{os.environ["PATH"]}')
     monkeypatch.setenv('PORT', str(free_port()))
     options = [data, *SMALL, 'train_cfg.max_iters=1']
     train = ['--work-dir', tmp_path / 'work']
-    text = call('tools/dist_train.sh', CONFIG, 2, *train, options=options, launcher=())
+    text = run_tool('tools/dist_train.sh', CONFIG, 2, *train, options=options, launcher=())
     assert len(losses(text)) == 1
-    text = call(
+    text = run_tool(
         'tools/dist_test.sh', CONFIG, tmp_path / 'work/iter_1.pth', 2, '--work-dir', tmp_path / 't',
         options=[data, *SMALL], launcher=(),
     )  # fmt: skip
     assert 'mIoU' in text
 
     fakes = {
-        # Drop srun's own options, then do as it would on the one node.
+        # Print and remove the options of srun, then run the command as on a single node.
         'srun': 'while [ "${1#-}" != "$1" ]; do echo "srun $1"; shift; done\n'
         'SLURM_NNODES=1 SLURM_JOB_ID=1 SLURM_JOB_NODELIST=localhost exec "$@"',
         'scontrol': 'echo localhost',
@@ -207,14 +189,14 @@ def test_shell_launchers(data, tmp_path, monkeypatch):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv('GPUS_PER_NODE', '1')
     monkeypatch.setenv('PORT', str(free_port()))
-    text = call(
+    text = run_tool(
         'tools/slurm_train.sh', 'part', 'job', CONFIG, '--work-dir', tmp_path / 'slurm',
         options=options, launcher=(),
     )  # fmt: skip
     assert len(losses(text)) == 1
     assert 'srun --partition=part' in text and 'srun --gres=gpu:1' in text
     for script in ('dist_train.sh', 'dist_test.sh', 'slurm_train.sh'):
-        assert 'usage: ' in call(f'tools/{script}', expect=2, launcher=())
+        assert 'usage: ' in run_tool(f'tools/{script}', expect=2, launcher=())
 
 
 def free_port():
@@ -223,7 +205,7 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_a_config_of_ones_own_in_pure_python_style(data, tmp_path):
+def test_own_config_in_pure_python_style(data, tmp_path):
     config = tmp_path / 'own.py'
     root = data.removeprefix('data_root=')
     config.write_text(f"""
@@ -268,38 +250,35 @@ optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=AdamW, lr=1e-3))
 train_cfg = dict(type=IterBasedTrainLoop, max_iters=2)
 """)
     options = ['default_hooks.logger.type=LoggerHook', 'default_hooks.logger.interval=1']
-    text = call('tools/train.py', config, '--work-dir', tmp_path / 'work', options=options)
+    text = run_tool('tools/train.py', config, '--work-dir', tmp_path / 'work', options=options)
     assert len(losses(text)) == 2
 
 
-@pytest.fixture(scope='module')
-def real_ade20k(tmp_path_factory):
-    root = os.environ.get('MMSLAK_REAL_DATA')
-    if not root:
-        pytest.skip('MMSLAK_REAL_DATA is not set')
-    return Path(root) / 'ADEChallengeData2016'
+@pytest.fixture
+def real_ade20k(real_data):
+    return real_data / 'ADEChallengeData2016'
 
 
-def test_real_images_go_through_the_real_pipeline(real_ade20k, tmp_path):
-    """A small network in the place of SLaK-T, everything else as the config says."""
-    call(
+def test_label_maps_of_real_images(real_ade20k, tmp_path):
+    """SLaK-T's config with a small network."""
+    run_tool(
         'tools/test.py', 'configs/upernet_slak_t_ade20k.py', 'none', '--work-dir', tmp_path,
-        '--out', tmp_path / 'maps', options=[
+        '--out', tmp_path / 'label_maps', options=[
             f'data_root={real_ade20k}', 'model.backbone.arch=nano',
             'model.decode_head.in_channels=[20,41,83,166]', 'model.decode_head.channels=16',
             'model.auxiliary_head.in_channels=83',
         ],
     )  # fmt: skip
     for image in sorted((real_ade20k / 'images/validation').iterdir()):
-        labels = np.asarray(Image.open(tmp_path / f'maps/{image.stem}.png'))
-        # Written in the size of the image, counted from 1 as ADE20K does.
+        labels = np.asarray(Image.open(tmp_path / f'label_maps/{image.stem}.png'))
+        # A label map has the size of its image, and labels start at 1 as in ADE20K.
         assert labels.shape == Image.open(image).size[::-1]
         assert labels.min() >= 1 and labels.max() <= 150
 
 
 @pytest.mark.slow
 def test_slak_t_on_real_images(real_ade20k, tmp_path):
-    """Test, 20 iterations that lower the loss, a stop at 10 and a resume, on real ADE20K."""
+    """20 iterations with a lower loss at the end, resumed after 10, then a test."""
     config = 'configs/upernet_slak_t_ade20k.py'
     options = [
         f'data_root={real_ade20k}',
@@ -314,8 +293,8 @@ def test_slak_t_on_real_images(real_ade20k, tmp_path):
         'default_hooks.checkpoint.interval=10', 'train_cfg.val_interval=10',
     ]  # fmt: skip
     train = ['tools/train.py', config, '--work-dir', tmp_path]
-    first = call(*train, options=[*options, 'train_cfg.max_iters=10'])
-    second = call(*train, '--resume', options=[*options, 'train_cfg.max_iters=20'])
+    first = run_tool(*train, options=[*options, 'train_cfg.max_iters=10'])
+    second = run_tool(*train, '--resume', options=[*options, 'train_cfg.max_iters=20'])
     values = losses(first) + losses(second)
     assert len(values) == 20 and np.isfinite(values).all()
     assert np.mean(values[-5:]) < 0.9 * np.mean(values[:5])
@@ -323,7 +302,7 @@ def test_slak_t_on_real_images(real_ade20k, tmp_path):
     state = torch.load(tmp_path / 'iter_20.pth', weights_only=True)
     best = float(re.findall(r'best checkpoint with (\S+) mIoU', first)[-1])
     assert state['message_hub']['runtime_info']['best_score'] >= round(best, 2)
-    call(
+    run_tool(
         'tools/test.py', config, tmp_path / 'iter_20.pth', '--work-dir', tmp_path / 'test',
         '--out', tmp_path / 's.json', options=[f'data_root={real_ade20k}'],
     )  # fmt: skip

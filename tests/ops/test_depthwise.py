@@ -169,9 +169,7 @@ def test_operators_pass_the_checks_of_pytorch():
     last = x.detach().contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(operators.depthwise_conv2d, (last, [tall], None, 'pytorch'))
     grad = torch.randn(2, 3, 4, 6, requires_grad=True)
-    torch.library.opcheck(
-        operators.depthwise_conv2d_weight_gradient, (x, grad, 7, 3, 'auto')
-    )
+    torch.library.opcheck(operators.depthwise_conv2d_weight_gradient, (x, grad, 7, 3, 'auto'))
 
 
 def test_operations_are_counted_like_those_of_a_convolution():

@@ -1,46 +1,12 @@
-"""Batch sizes over several processes."""
+"""An optimiser step over several processes."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from mmengine.config import Config
-
-from mmslak.cli.config import process_count, set_effective_batch
+from helpers import ROOT, run_tool
 
 pytest.importorskip('mmpretrain')
-
-ROOT = Path(__file__).parents[2]
-
-
-def small(batch_size=16):
-    return Config(
-        dict(
-            train_dataloader=dict(batch_size=batch_size),
-            optim_wrapper=dict(type='OptimWrapper'),
-            custom_hooks=[dict(type='mmpretrain.EMAHook'), dict(type='Other')],
-        )
-    )
-
-
-def test_effective_batch():
-    cfg = small()
-    set_effective_batch(cfg, 4096, 8)
-    assert cfg.optim_wrapper.accumulative_counts == 4096 // 16 // 8 == 32
-    assert cfg.custom_hooks == [dict(type='mmpretrain.EMAHook', interval=32), dict(type='Other')]
-    for effective, processes in ((4096, 3), (8, 1), (0, 1), (-16, 1)):
-        with pytest.raises(ValueError, match=r'not a multiple of . process.* x .*batch_size=16'):
-            set_effective_batch(small(), effective, processes)
-
-
-def test_process_count(monkeypatch):
-    for key in ('WORLD_SIZE', 'SLURM_NTASKS'):
-        monkeypatch.setenv(key, '6')
-    assert [process_count(x) for x in ('none', 'pytorch', 'slurm')] == [1, 6, 6]
-
 
 STEP = """
 import sys, torch
@@ -79,11 +45,9 @@ guarded(run)('train', sys.argv[1:-1])
 
 
 @pytest.mark.slow
-def test_one_and_two_processes_take_the_same_step(tmp_path):
-    """Batch 1 each, so that batch norms see the same batches whoever computes them."""
-    from mmslak.sample_data import write_sample_data
-
-    write_sample_data(tmp_path / 'sample', images=40, size=64)
+def test_one_and_two_processes_make_the_same_step(sample_data, tmp_path):
+    """With one image per batch, batch norms have the same inputs in both cases."""
+    data_root = sample_data(40, 64) / 'imagenet'
     (tmp_path / 'step.py').write_text(STEP)
     config = tmp_path / 'c.py'
     config.write_text(f"""
@@ -95,21 +59,17 @@ val_dataloader = dict(dataset=dict(indices=2), **loader)
 custom_hooks = [dict(type='Watch')]
 train_cfg = dict(max_epochs=1, val_interval=9)
 """)
-    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT))
     results = []
     for processes in (1, 2):
         work, out = tmp_path / f'w{processes}', tmp_path / f'{processes}.pth'
-        command = [sys.executable]
+        launcher = [sys.executable]
         if processes == 2:
-            command += ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-        command += [tmp_path / 'step.py', config, '--work-dir', work, '--effective-batch', '4']
-        command += ['--launcher', 'pytorch' if processes == 2 else 'none']
-        command += ['--cfg-options', f'data_root={tmp_path}/sample/imagenet', out]
-        done = subprocess.run(
-            list(map(str, command)), cwd=ROOT, env=env, text=True, timeout=600,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            launcher += ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
+        run_tool(
+            tmp_path / 'step.py', config, '--work-dir', work, '--effective-batch', '4',
+            '--launcher', 'pytorch' if processes == 2 else 'none',
+            '--cfg-options', f'data_root={data_root}', out, launcher=launcher,
         )  # fmt: skip
-        assert done.returncode == 0, done.stdout
         results.append(torch.load(out, weights_only=True))
     one, two = results
     assert len(one['losses']) == len(two['losses']) == 4
