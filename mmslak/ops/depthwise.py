@@ -104,7 +104,7 @@ def add_centred(weight: Tensor, small: Tensor) -> Tensor:
     return weight + F.pad(small, (broad // 2, broad // 2, high // 2, high // 2))
 
 
-#: What ``auto`` means in this process.
+#: Implementation that replaces ``auto`` in this process.
 _DEFAULT = os.environ.get('MMSLAK_DEPTHWISE', 'auto')
 
 

@@ -8,8 +8,8 @@ is the product with a banded Toeplitz matrix,
     out[r, p] = sum over q of x[r, q] T[q, p],    T[q, p] = weight[q - p + length // 2].
 
 The product of many lines with a block of the band is a matrix product for the tensor cores. The
-products of all lines of weights, each with the lines of the feature map shifted by one more, are
-added up. Blocks outside the band are skipped.
+output is the sum of these products over all lines of weights, each with the lines of the feature
+map that it meets. Blocks outside the band are skipped.
 
 The gradient of one line of weights comes from the product M = G^T X over all lines: the gradient
 of weight j is the sum of the diagonal q - p = j - length // 2 of M[p, q]. It costs as many
