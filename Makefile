@@ -13,7 +13,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 PYTHON ?=
 VENV_PYTHON := .venv/bin/python
 # Any Python 3 runs the installer; it need not be the one that is installed with.
-INSTALL = '$(or $(shell command -v python3),$(PYTHON),python3)' tools/install
+INSTALL = '$(or $(shell command -v python3 2>/dev/null),$(PYTHON),python3)' tools/install
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile

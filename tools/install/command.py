@@ -2,23 +2,19 @@
 
 import argparse
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 from . import REQUIREMENTS, ROOT, VENV, lock, stamp, wheelhouse
 from .checks import InstallError, check_disk, find_compiler
 from .display import Display, FixedProgress, SyncProgress, as_time
+from .environment import Environment, remove
 from .interpreter import choose, read_venv_config, with_headers
 from .ninja import run_as_ninja
 from .operators import install_mmcv
-from .process import environment_of, locked, run
+from .process import locked
 from .uv import Uv
-
-LOG = VENV / 'install.log'
 
 SMOKE = """
 import importlib.util, pkg_resources
@@ -31,36 +27,25 @@ assert torchvision.ops.nms(box, score, 0.5).tolist() == [0], 'torchvision::nms i
 """
 
 
-def remove_venv(venv):
-    """Remove an environment; renamed first, so that no half of one keeps its name."""
-    if venv.is_symlink():
-        venv.unlink()
-    elif venv.exists():
-        doomed = Path(tempfile.mkdtemp(prefix='.venv-old-', dir=str(venv.parent)))
-        os.replace(str(venv), str(doomed / 'venv'))
-    for doomed in venv.parent.glob('.venv-old-*'):
-        shutil.rmtree(str(doomed), ignore_errors=True)
-
-
-def install_pins(uv, display, env):
+def install_pins(uv, environment):
     """Install exactly the packages of ``requirements/lock.txt``."""
-    command = uv.pip('sync', VENV)
+    command = uv.pip('sync', environment)
     command += '--require-hashes --only-binary :all: --compile-bytecode'.split()
-    run(command + [REQUIREMENTS / 'lock.txt'], LOG, display, SyncProgress(), env)
+    environment.run(command + [REQUIREMENTS / 'lock.txt'], SyncProgress())
 
 
-def install_project(uv, display, env):
+def install_project(uv, environment):
     """Install mmslak itself, editable."""
-    command = uv.pip('install', VENV)
+    command = uv.pip('install', environment)
     command += ['--no-deps', '--no-build-isolation', '--no-index', '--editable', ROOT]
-    run(command, LOG, display, FixedProgress('installing it'), env)
+    environment.run(command, FixedProgress('installing it'))
 
 
-def check_installation(display, env, wheel):
+def check_installation(environment, wheel):
     """Import everything and run one compiled operator of mmcv and of torchvision."""
-    command = [VENV / 'bin' / 'python', '-W', 'ignore', '-c', SMOKE]
+    command = [environment.python, '-W', 'ignore', '-c', SMOKE]
     try:
-        run(command, LOG, display, FixedProgress('importing everything'), env, '/')
+        environment.run(command, FixedProgress('importing everything'), cwd='/')
     except InstallError:
         raise InstallError(
             'the installed packages do not work together (the last lines are above): remove %s and '
@@ -81,28 +66,24 @@ def install_packages(uv, interpreter, complete, display):
         display.step('environment: updating the one that is there', '1 s')
     else:
         display.step('environment', '5 s')
-        remove_venv(VENV)
+        remove(VENV)
         uv.make_venv(VENV, interpreter)
-    env = environment_of(VENV, uv.env)
-    shutil.rmtree(env['TMPDIR'], ignore_errors=True)
-    os.mkdir(env['TMPDIR'])
     display.done()
-
-    torch, others = stamp.pinned_version('torch', ROOT), stamp.count_pins(ROOT) - 1
-    display.step(
-        'torch %s and %d other packages, 3 GB to download unless uv has them' % (torch, others),
-        '10 s to 2 min' if complete else '1 to 2 min',
-    )
-    install_pins(uv, display, env)
-    display.done()
-    wheel = install_mmcv(VENV, interpreter, uv, display, env)
-    display.step('mmslak itself', '5 s')
-    install_project(uv, display, env)
-    display.done()
-    display.step('trying it out', '20 s')
-    check_installation(display, env, wheel)
-    display.done()
-    shutil.rmtree(env['TMPDIR'], ignore_errors=True)
+    with Environment(VENV, uv.env, display) as environment:
+        torch, others = stamp.pinned_version('torch', ROOT), stamp.count_pins(ROOT) - 1
+        display.step(
+            'torch %s and %d other packages, 3 GB to download unless uv has them' % (torch, others),
+            '10 s to 2 min' if complete else '1 to 2 min',
+        )
+        install_pins(uv, environment)
+        display.done()
+        wheel = install_mmcv(uv, interpreter, environment)
+        display.step('mmslak itself', '5 s')
+        install_project(uv, environment)
+        display.done()
+        display.step('trying it out', '20 s')
+        check_installation(environment, wheel)
+        display.done()
 
 
 def install(request):
@@ -115,6 +96,7 @@ def install(request):
     uv = Uv(os.environ, display)
     with locked(ROOT / '.install.lock', display, str(ROOT)):
         interpreter = choose(request, VENV, uv, display.say)
+        uv.python = interpreter.path
         if stamp.is_up_to_date(ROOT, interpreter.number):
             display.say('make install: .venv is up to date')
             return

@@ -49,6 +49,15 @@ class Interpreter(collections.namedtuple('Interpreter', 'path version platform i
         """Whether C extensions can be compiled for it; Debian packages the headers separately."""
         return Path(self.include, 'Python.h').is_file()
 
+    def check_headers(self, reason=''):
+        """Raise InstallError if C extensions cannot be compiled for it."""
+        if not self.has_headers:
+            raise InstallError(
+                'Python.h is missing from %s, and mmcv must be compiled%s: install the headers '
+                '(Debian and Ubuntu: apt-get install python%d.%d-dev) and run make install again'
+                % ((self.include, reason) + self.version[:2])
+            )
+
 
 def inspect(program):
     """Return the Interpreter that ``program`` starts, or None if it does not start.
@@ -113,7 +122,13 @@ def choose(request, venv, uv, say):
         program = shutil.which(request)
         interpreter = inspect(program) if program else None
         if interpreter is None:
-            interpreter = inspect_found(uv.find_python(request))
+            try:
+                interpreter = inspect_found(uv.find_python(request))
+            except InstallError as error:
+                raise InstallError(
+                    'PYTHON=%s does not start any Python (%s); give another version or the path '
+                    'of a Python %s' % (request, error, NAMES)
+                ) from None
         if not interpreter.supported:
             raise InstallError(
                 'mmslak needs Python %s, but PYTHON=%s is Python %s; run, for example: '
@@ -145,17 +160,11 @@ def with_headers(interpreter, request, uv):
     Raises:
         InstallError: if there is none.
     """
-    if interpreter.has_headers:
-        return interpreter
-    minor = '%d.%d' % interpreter.version[:2]
     reason = ''
-    if not request:
+    if not interpreter.has_headers and not request:
         try:
-            return inspect_found(uv.install_python(minor))
+            interpreter = inspect_found(uv.install_python('%d.%d' % interpreter.version[:2]))
         except InstallError as error:
             reason = ' (%s)' % error
-    raise InstallError(
-        'Python.h is missing from %s, and mmcv must be compiled%s: install the headers (Debian and '
-        'Ubuntu: apt-get install python%s-dev) and run make install again'
-        % (interpreter.include, reason, minor)
-    )
+    interpreter.check_headers(reason)
+    return interpreter

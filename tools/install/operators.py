@@ -14,7 +14,7 @@ from pathlib import Path
 from . import REQUIREMENTS, ROOT
 from .checks import InstallError, find_compiler
 from .display import FixedProgress, NinjaProgress
-from .process import ask, locked, run
+from .process import locked
 from .stamp import pinned_version
 from .wheelhouse import directory_for, find_wheel
 
@@ -41,9 +41,9 @@ print(json.dumps(out))
 """
 
 
-def probe_torch(venv, env):
+def probe_torch(environment):
     """Return what the installed torch reports about itself and the GPU, as a dict."""
-    status, output, errors = ask([venv / 'bin' / 'python', '-c', PROBE], env)
+    status, output, errors = environment.ask([environment.python, '-c', PROBE])
     if status:
         raise InstallError(
             'the installed torch cannot be imported (%s): run make clean install'
@@ -86,31 +86,30 @@ def count_jobs():
     return max(1, cores)
 
 
-def build_environment(env, probe, cuda_tag, compiler, ninja_directory):
+def build_variables(variables, probe, cuda_tag, compiler, ninja_directory):
     """Return the environment variables for building mmcv."""
-    env = dict(
-        env,
+    variables = dict(
+        variables,
         CFLAGS=CFLAGS,
         CXX=compiler,
         MAX_JOBS=str(count_jobs()),
         MMCV_WITH_OPS='1',
-        PATH='%s%s%s' % (ninja_directory, os.pathsep, env['PATH']),
+        PATH='%s%s%s' % (ninja_directory, os.pathsep, variables['PATH']),
     )
     if cuda_tag:
-        env['TORCH_CUDA_ARCH_LIST'] = ';'.join(probe['archs'])
+        variables['TORCH_CUDA_ARCH_LIST'] = ';'.join(probe['archs'])
     else:
-        env['CUDA_VISIBLE_DEVICES'] = ''  # mmcv builds for CUDA wherever torch sees a GPU
-    return env
+        variables['CUDA_VISIBLE_DEVICES'] = ''  # mmcv builds for CUDA wherever torch sees a GPU
+    return variables
 
 
-def write_ninja_stand_in(directory, venv):
+def write_ninja_stand_in(directory, bin_directory):
     """Write a program ``ninja`` that precompiles mmcv's header before it runs the real one.
 
     The header must be compiled with exactly the flags of the build. They are known only when torch
     has written ``build.ninja``, that is, at the moment it calls ninja.
     """
     directory.mkdir()
-    bin_directory = venv / 'bin'
     command = [bin_directory / 'python', Path(__file__).parent, '--ninja', bin_directory / 'ninja']
     words = ' '.join(shlex.quote(str(word)) for word in command)
     script = directory / 'ninja'
@@ -118,41 +117,17 @@ def write_ninja_stand_in(directory, venv):
     script.chmod(0o755)
 
 
-def unpack_source(venv, work, display, env):
+def unpack_source(environment, work):
     """Download mmcv's source into ``work``, check its hash, and return the unpacked directory."""
     # uv cannot download without installing.
     options = '--no-deps --no-binary :all: --no-build-isolation --progress-bar off'.split()
-    command = [venv / 'bin' / 'python', '-m', 'pip', 'download'] + options
+    command = [environment.python, '-m', 'pip', 'download'] + options
     command += ['-d', work, '-r', REQUIREMENTS / 'mmcv.txt']
-    run(command, venv / 'install.log', display, FixedProgress('downloading the source'), env)
+    environment.run(command, FixedProgress('downloading the source'))
     with tarfile.open(str(next(work.glob('mmcv-*.tar.gz')))) as archive:
         safely = {'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}
         archive.extractall(str(work), **safely)
     return next(path.parent for path in work.glob('mmcv-*/setup.py'))
-
-
-def build_wheel(venv, house, display, env, probe, cuda_tag):
-    """Build the pinned mmcv and move its wheel into the wheelhouse directory ``house``.
-
-    Returns:
-        Path: the wheel.
-    """
-    compiler = find_compiler(os.environ)
-    for stale in house.glob('.build-*'):  # left by a killed run; we hold the lock
-        shutil.rmtree(str(stale), ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix='.build-', dir=str(house)) as name:
-        work = Path(name)
-        source = unpack_source(venv, work, display, env)
-        write_ninja_stand_in(work / 'bin', venv)
-        env = build_environment(env, probe, cuda_tag, compiler, work / 'bin')
-        env['MMSLAK_MMCV_HEADER'] = str(source / HEADER)
-        command = [venv / 'bin' / 'python', 'setup.py', 'bdist_wheel', '-d', work / 'wheel']
-        run(command, venv / 'install.log', display, NinjaProgress(), env, cwd=source)
-        wheel = next((work / 'wheel').glob('mmcv-*.whl'))
-        check_wheel(wheel)
-        target = house / wheel.name
-        os.replace(str(wheel), str(target))
-    return target
 
 
 def check_wheel(wheel):
@@ -168,41 +143,66 @@ def check_wheel(wheel):
         )
 
 
-def get_wheel(venv, house, display, env, probe, cuda_tag):
+def build_wheel(house, environment, probe, cuda_tag):
+    """Build the pinned mmcv and move its wheel into the wheelhouse directory ``house``.
+
+    Returns:
+        Path: the wheel.
+    """
+    compiler = find_compiler(os.environ)
+    for stale in house.glob('.build-*'):  # left by a killed run; we hold the lock
+        shutil.rmtree(str(stale), ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix='.build-', dir=str(house)) as name:
+        work = Path(name)
+        source = unpack_source(environment, work)
+        write_ninja_stand_in(work / 'bin', environment.bin)
+        variables = build_variables(environment.variables, probe, cuda_tag, compiler, work / 'bin')
+        variables['MMSLAK_MMCV_HEADER'] = str(source / HEADER)
+        command = [environment.python, 'setup.py', 'bdist_wheel', '-d', work / 'wheel']
+        environment.run(command, NinjaProgress(), variables, cwd=source)
+        wheel = next((work / 'wheel').glob('mmcv-*.whl'))
+        check_wheel(wheel)
+        target = house / wheel.name
+        os.replace(str(wheel), str(target))
+    return target
+
+
+def get_wheel(interpreter, environment, probe, cuda_tag):
     """Return an mmcv wheel for ``cuda_tag``, from the wheelhouse or built into it."""
-    with locked(house / '.lock', display, str(house)):
+    house = directory_for(interpreter, os.environ, pinned_version('torch', ROOT), cuda_tag)
+    with locked(house / '.lock', environment.display, str(house)):
         wheel = find_wheel(house)
         if wheel is None:
-            wheel = build_wheel(venv, house, display, env, probe, cuda_tag)
-            display.done(', kept in %s' % house)
+            interpreter.check_headers()
+            wheel = build_wheel(house, environment, probe, cuda_tag)
+            environment.display.done(', kept in %s' % house)
         else:
-            display.done(': found in %s' % house)
+            environment.display.done(': found in %s' % house)
     return wheel
 
 
-def install_mmcv(venv, interpreter, uv, display, env):
+def install_mmcv(uv, interpreter, environment):
     """Install mmcv, with operators for the GPU if possible, else for the CPU.
 
     Returns:
         Path: the wheel.
     """
-    probe = probe_torch(venv, env)
+    display = environment.display
+    probe = probe_torch(environment)
     cuda_tag, note = choose_operators(probe)
-    torch_version = pinned_version('torch', ROOT)
-    house = directory_for(interpreter, os.environ, torch_version, cuda_tag)
+    house = directory_for(interpreter, os.environ, pinned_version('torch', ROOT), cuda_tag)
     about = '5 s' if find_wheel(house) else '20 min or more' if cuda_tag else '4 min'
     display.step('mmcv with its operators; ' + note, about)
     try:
-        wheel = get_wheel(venv, house, display, env, probe, cuda_tag)
+        wheel = get_wheel(interpreter, environment, probe, cuda_tag)
     except InstallError as error:
         if not cuda_tag:
             raise
         display.say('      the CUDA build failed: %s' % error)
         display.say('      building for the CPU instead; to try again: make clean install')
-        house = directory_for(interpreter, os.environ, torch_version)
-        wheel = get_wheel(venv, house, display, env, probe, '')
+        wheel = get_wheel(interpreter, environment, probe, '')
     # The same version may be there from another build.
     options = ['--no-deps', '--no-index', '--reinstall']
-    command = uv.pip('install', venv) + options + [wheel]
-    run(command, venv / 'install.log', display, FixedProgress('installing the wheel'), env)
+    command = uv.pip('install', environment) + options + [wheel]
+    environment.run(command, FixedProgress('installing the wheel'))
     return wheel

@@ -46,15 +46,6 @@ def clean_environment(environ):
     return env
 
 
-def environment_of(venv, environ):
-    """Return the environment for commands that run in ``venv``."""
-    env = clean_environment(environ)
-    env['PATH'] = '%s%s%s' % (venv / 'bin', os.pathsep, environ.get('PATH', os.defpath))
-    # /tmp is often small, and what a killed run leaves here is removed together with .venv.
-    env['TMPDIR'] = str(venv / 'tmp')
-    return env
-
-
 def die_with_parent():
     """In a child process: ask Linux to end it if the parent is killed."""
     with contextlib.suppress(OSError, AttributeError):

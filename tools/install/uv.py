@@ -36,18 +36,23 @@ def version_of(program, env):
     return tuple(map(int, found.groups())) if found and not status else None
 
 
-def settings_of_pip(env):
+def settings_of_pip(env, python):
     """Return the user's settings of pip as a dict, from its files and environment variables."""
-    _, output, _ = ask([sys.executable, '-m', 'pip', 'config', 'list'], env)
+    _, output, _ = ask([python, '-m', 'pip', 'config', 'list'], env)
     sections = ['global', 'install', ':env:']  # the later, the stronger
     found = re.findall(r"^(global|install|:env:)\.([\w-]+)=('.*'|\".*\")$", output, re.MULTILINE)
     found.sort(key=lambda setting: sections.index(setting[0]))
     return {name: ' '.join(ast.literal_eval(value).split()) for _, name, value in found}
 
 
-def share_index(env):
-    """Add to ``env`` what makes uv and pip reach the same index, whichever was configured."""
-    for name, value in settings_of_pip(env).items():
+def share_index(env, python):
+    """Add to ``env`` what makes uv and pip reach the same index, whichever was configured.
+
+    Args:
+        env (dict): environment variables.
+        python (str): a Python that may have pip.
+    """
+    for name, value in settings_of_pip(env, python).items():
         if name in SAME_AS_PIP:
             env.setdefault(SAME_AS_PIP[name], value)
     index = env.get('UV_DEFAULT_INDEX') or env.get('UV_INDEX_URL')
@@ -73,16 +78,24 @@ class Uv:
     def __init__(self, environ, display):
         self.environ = environ
         self.display = display
-        self.env = clean_environment(environ)
-        self.found = None
+        self.python = sys.executable  # whose pip is used
+        self._env = None
+        self._program = None
+
+    @property
+    def env(self):
+        """The environment variables for uv and pip."""
+        if self._env is None:
+            self._env = clean_environment(self.environ)
+            share_index(self._env, self.python)
+        return self._env
 
     @property
     def program(self):
         """The path of uv."""
-        if self.found is None:
-            share_index(self.env)
-            self.found = self.find() or self.fetch()
-        return self.found
+        if self._program is None:
+            self._program = self.find() or self.fetch()
+        return self._program
 
     def find(self):
         """Return uv from the PATH if it is new enough, else None."""
@@ -92,13 +105,18 @@ class Uv:
 
     def fetch(self):
         """Return the pinned uv, installed with pip into a directory of its own in ~/.cache."""
+        if self.python == sys.executable and sys.version_info < (3, 8):
+            raise InstallError('uv is not on the PATH, and this Python is too old to download it')
         directory = Path('~/.cache/mmslak').expanduser() / ('uv-' + pinned_version())
         program = directory / 'bin' / 'uv'
         with locked(directory.parent / '.uv.lock', self.display, str(directory)):
             if not os.access(str(program), os.X_OK):
-                for stale in directory.parent.glob(directory.name + '*'):  # left by a killed run
-                    shutil.rmtree(str(stale), ignore_errors=True)
-                self.display.say('fetching uv %s into %s (18 MB)' % (pinned_version(), directory))
+                stale = list(directory.parent.glob(directory.name + '-*'))  # of killed runs
+                for each in [directory] + stale:
+                    shutil.rmtree(str(each), ignore_errors=True)
+                self.display.say(
+                    'downloading uv %s into %s (18 MB)' % (pinned_version(), directory)
+                )
                 with tempfile.TemporaryDirectory(
                     prefix=directory.name + '-', dir=str(directory.parent)
                 ) as work:
@@ -113,14 +131,14 @@ class Uv:
             target (Path): a directory that does not exist.
             venv (Path): where an environment may be made if this Python has no pip.
         """
-        python = sys.executable
+        python = self.python
         if ask([python, '-m', 'pip', '--version'], self.env)[0]:
             python = str(venv / 'bin' / 'python')
-            if ask([sys.executable, '-m', 'venv', venv], self.env)[0]:
+            if ask([self.python, '-m', 'venv', venv], self.env)[0]:
                 raise InstallError(
                     'uv is not on the PATH, and Python at %s has neither pip nor venv to fetch it: '
                     'install pip or uv (Debian and Ubuntu: apt-get install python3-pip) and run '
-                    'make install again' % sys.executable
+                    'make install again' % self.python
                 )
         options = '--no-deps --only-binary :all: --require-hashes --progress-bar off'.split()
         command = [python, '-m', 'pip', 'install', '--target', target, '-r', FILE] + options
@@ -129,7 +147,7 @@ class Uv:
             raise InstallError(
                 'uv is not on the PATH, and pip of Python at %s cannot fetch it (%s): check the '
                 'network and pip, or install uv, and run make install again'
-                % (sys.executable, last_reason(errors))
+                % (self.python, last_reason(errors))
             )
 
     def find_python(self, request):
@@ -143,7 +161,7 @@ class Uv:
 
     def install_python(self, request):
         """Return the path of a Python that uv downloads, unless it did so before."""
-        self.display.say('fetching Python %s with uv' % request)
+        self.display.say('downloading Python %s with uv' % request)
         install = [self.program, 'python', 'install', '--no-bin', request]
         find = [self.program, 'python', 'find', '--managed-python', request]
         for command in install, find:
@@ -161,9 +179,9 @@ class Uv:
         if status:
             raise InstallError('uv cannot make %s: %s' % (venv, last_reason(errors)))
 
-    def pip(self, command, venv):
-        """Return the words that run ``uv pip COMMAND`` on ``venv``."""
-        return [self.program, 'pip', command, '--python', venv / 'bin' / 'python']
+    def pip(self, command, environment):
+        """Return the words that run ``uv pip COMMAND`` on an Environment."""
+        return [self.program, 'pip', command, '--python', environment.python]
 
     def cache_directory(self):
         """Return the directory where uv keeps what it downloads."""

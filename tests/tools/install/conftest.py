@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,8 +54,16 @@ def installed(checkout):
     return checkout
 
 
+@pytest.fixture(scope='session')
+def python_without_pip(tmp_path_factory):
+    """A Python that runs the installer quickly, because it has no pip to ask for its settings."""
+    venv = tmp_path_factory.mktemp('venv')
+    subprocess.check_call([sys.executable, '-m', 'venv', '--without-pip', venv])
+    return str(venv / 'bin' / 'python')
+
+
 @pytest.fixture
-def machine(tmp_path):
+def machine(tmp_path, python_without_pip):
     """Environment variables of a machine with an empty home, without uv, compiler and network."""
     home, programs = tmp_path / 'home', tmp_path / 'bin'
     home.mkdir()
@@ -63,6 +72,7 @@ def machine(tmp_path):
     env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return {
         **env,
+        'INSTALLER_PYTHON': python_without_pip,
         'HOME': str(home),
         'PATH': str(programs),
         'PIP_CONFIG_FILE': os.devnull,

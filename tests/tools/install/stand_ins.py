@@ -12,35 +12,36 @@ BASE_PYTHON = os.path.realpath(sys.executable)
 
 # Acts like uv as far as the installer sees, and writes down what it was asked.
 UV = """\
-#!{python}
-import os, sys, time
-from pathlib import Path
-
-words = sys.argv[1:]
-if words == ['--version']:
-    print('uv {version} (stand-in)')
-    sys.exit()
-with open(os.environ['UV_CALLS'], 'a') as file:
-    print(*words, file=file)
-if words[0] == 'cache':
-    print(os.environ['HOME'])
-elif words[:2] == ['python', 'find']:
-    print(os.environ.get('UV_FINDS', ''))
-    sys.exit('UV_FINDS' not in os.environ)
-elif words[:2] == ['python', 'install']:
-    sys.exit('error: Request failed\\n  cause: no network')
-elif words[0] == 'venv':
-    venv = Path(words[-1])
-    (venv / 'bin').mkdir(parents=True)
-    (venv / 'pyvenv.cfg').write_text('home = {home}\\nversion_info = {number}\\n')
-    program = venv / 'bin' / 'python'
-    program.write_text('#!/bin/sh\\necho \\'{{"gpu": false}}\\'\\n')
-    program.chmod(0o755)
-elif words[:2] == ['pip', 'sync']:
-    time.sleep(float(os.environ.get('UV_SLEEPS', 0)))
-    if 'UV_KILLS' in os.environ:
-        os.kill(os.getppid(), int(os.environ['UV_KILLS']))
-        time.sleep(60)
+#!/bin/sh
+if [ "$1" = --version ]; then
+    echo "uv {version} (stand-in)"
+    exit
+fi
+echo "$*" >>"$UV_CALLS"
+case "$1 $2" in
+'cache dir')
+    echo "$HOME"
+    ;;
+'python find')
+    test -n "$UV_FINDS" || exit 1
+    echo "$UV_FINDS"
+    ;;
+'python install')
+    echo 'error: Request failed\n  cause: no network' >&2
+    exit 1
+    ;;
+'venv '*)
+    for venv in "$@"; do :; done
+    /bin/mkdir -p "$venv/bin"
+    echo 'home = {home}\nversion_info = {number}' >"$venv/pyvenv.cfg"
+    echo '#!/bin/sh\necho "{{\\"gpu\\": false}}"' >"$venv/bin/python"
+    /bin/chmod +x "$venv/bin/python"
+    ;;
+'pip sync')
+    test -z "$UV_SLEEPS" || /bin/sleep "$UV_SLEEPS"
+    test -z "$UV_KILLS" || {{ kill -"$UV_KILLS" $PPID && exec /bin/sleep 60; }}
+    ;;
+esac
 """
 
 
@@ -52,8 +53,7 @@ def write_program(path, text):
 
 def uv_text(version='99.0.0'):
     """Return the text of a program that acts like uv."""
-    home = Path(BASE_PYTHON).parent
-    return UV.format(python=BASE_PYTHON, home=home, number=PYTHON, version=version)
+    return UV.format(home=Path(BASE_PYTHON).parent, number=PYTHON, version=version)
 
 
 def write_uv_wheel(folder, version):
@@ -62,7 +62,7 @@ def write_uv_wheel(folder, version):
     wheel = folder / f'uv-{version}-py3-none-any.whl'
     about = f'uv-{version}.dist-info'
     files = {
-        f'uv-{version}.data/scripts/uv': uv_text(version).replace(f'#!{BASE_PYTHON}', '#!python'),
+        f'uv-{version}.data/scripts/uv': uv_text(version),
         f'{about}/METADATA': f'Metadata-Version: 2.1\nName: uv\nVersion: {version}\n',
         f'{about}/WHEEL': 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n',
     }
@@ -84,7 +84,7 @@ def calls(env):
 def start(root, env, *arguments):
     """Start the installer on ``root``; return the process."""
     return subprocess.Popen(
-        [sys.executable, str(root / 'tools' / 'install'), *arguments],
+        [env['INSTALLER_PYTHON'], str(root / 'tools' / 'install'), *arguments],
         env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -35,7 +35,7 @@ def test_stand_in_precompiles_and_then_runs_ninja(tmp_path):
     (venv / 'bin').mkdir(parents=True)
     (venv / 'bin' / 'python').symlink_to(sys.executable)
     write_program(venv / 'bin' / 'ninja', '#!/bin/sh\necho "[1/1] built with $*"\n')
-    operators.write_ninja_stand_in(tmp_path / 'shim', venv)
+    operators.write_ninja_stand_in(tmp_path / 'shim', venv / 'bin')
     (tmp_path / 'build.ninja').write_text('no flags in here\n')
     env = {**os.environ, 'MMSLAK_MMCV_HEADER': str(tmp_path / 'header.hpp')}
     command = [str(tmp_path / 'shim' / 'ninja'), '-v', 'a b']

@@ -6,6 +6,7 @@ import zipfile
 import pytest
 from install import REQUIREMENTS, operators
 from install.checks import InstallError
+from install.environment import Environment
 
 
 def probe(**changes):
@@ -33,14 +34,14 @@ def test_no_matching_nvcc_says_what_to_do(nvcc):
 
 
 def test_cpu_build_hides_the_gpu():
-    env = operators.build_environment({'PATH': '/bin'}, probe(nvcc=None), '', 'c++', '/shim')
+    env = operators.build_variables({'PATH': '/bin'}, probe(nvcc=None), '', 'c++', '/shim')
     assert env['CUDA_VISIBLE_DEVICES'] == ''
     assert env['PATH'].startswith('/shim')
 
 
 def test_cuda_build_is_for_the_gpus_of_this_machine():
     two = probe(nvcc='13.0', archs=['8.0', '9.0'])
-    env = operators.build_environment({'PATH': '/bin'}, two, 'cu130-sm80-sm90', 'c++', '/shim')
+    env = operators.build_variables({'PATH': '/bin'}, two, 'cu130-sm80-sm90', 'c++', '/shim')
     assert env['TORCH_CUDA_ARCH_LIST'] == '8.0;9.0'
     assert 'CUDA_VISIBLE_DEVICES' not in env
 
@@ -63,7 +64,7 @@ def test_torch_that_cannot_be_imported(tmp_path):
     python.write_text('#!/bin/sh\necho "ImportError: libtorch.so" >&2\nexit 1\n')
     python.chmod(0o755)
     with pytest.raises(InstallError, match=r'libtorch\.so.*make clean install'):
-        operators.probe_torch(tmp_path, {})
+        operators.probe_torch(Environment(tmp_path, {}, None))
 
 
 def test_the_source_of_mmcv_is_checked():

@@ -21,7 +21,8 @@ def with_wheel_of_uv(checkout, machine_with_wheel, tmp_path):
     digest = write_uv_wheel(tmp_path / 'wheels', VERSION)
     pin = checkout / 'requirements' / 'uv.txt'
     pin.write_text(f'uv=={VERSION} --hash=sha256:{digest}\n')
-    return checkout, {**machine_with_wheel, 'PIP_FIND_LINKS': str(tmp_path / 'wheels')}
+    links = {'PIP_FIND_LINKS': str(tmp_path / 'wheels'), 'INSTALLER_PYTHON': sys.executable}
+    return checkout, {**machine_with_wheel, **links}
 
 
 def cache(env):
@@ -32,7 +33,7 @@ class TestFound:
     def test_on_the_path(self, checkout, machine_with_uv):
         status, output, errors = run(checkout, machine_with_uv)
         assert status == 0, errors
-        assert 'fetching' not in output
+        assert 'downloading' not in output
         assert not cache(machine_with_uv).exists()
 
     @pytest.mark.parametrize('text', [uv_text('0.9.7'), '#!/bin/sh\nexit 127\n'])
@@ -41,7 +42,7 @@ class TestFound:
         write_program(Path(env['PATH']) / 'uv', text)
         status, output, errors = run(checkout, env)
         assert status == 0, errors
-        assert f'fetching uv {VERSION}' in output
+        assert f'downloading uv {VERSION}' in output
 
     def test_oldest_that_is_used(self, machine):
         write_program(Path(machine['PATH']) / 'uv', uv_text('.'.join(map(str, uv.OLDEST))))
@@ -53,13 +54,13 @@ class TestFetched:
         checkout, env = with_wheel_of_uv
         status, output, errors = run(checkout, env)
         assert status == 0, errors
-        assert f'fetching uv {VERSION}' in output
+        assert f'downloading uv {VERSION}' in output
         assert os.access(cache(env) / f'uv-{VERSION}' / 'bin' / 'uv', os.X_OK)
         assert any(call.startswith('pip sync') for call in calls(env))
         (checkout / '.venv' / 'mmslak-stamp').unlink()
         status, output, errors = run(checkout, env)
         assert status == 0, errors
-        assert 'fetching' not in output
+        assert 'downloading' not in output
 
     def test_leaves_nothing_else(self, with_wheel_of_uv):
         checkout, env = with_wheel_of_uv
@@ -78,7 +79,8 @@ class TestFetched:
         assert not (checkout / '.venv').exists()
 
     def test_no_network(self, checkout, machine_with_wheel):
-        status, _, errors = run(checkout, machine_with_wheel)
+        env = {**machine_with_wheel, 'INSTALLER_PYTHON': sys.executable}
+        status, _, errors = run(checkout, env)
         assert status == 1
         assert len(errors.splitlines()) == 1
         assert 'uv is not on the PATH' in errors
@@ -100,7 +102,7 @@ class TestFetched:
         processes = [start(root, env) for root in (checkout, other)]
         results = [(*process.communicate(timeout=60), process.returncode) for process in processes]
         assert [result[2] for result in results] == [0, 0], results
-        assert sum('fetching uv' in result[0] for result in results) == 1
+        assert sum('downloading uv' in result[0] for result in results) == 1
 
     @pytest.mark.slow
     def test_without_pip_an_environment_brings_it(self, machine, tmp_path, monkeypatch):
@@ -134,26 +136,26 @@ class TestIndex:
         )
         env = {**machine, 'PIP_CONFIG_FILE': str(config), 'PIP_CERT': '/some/ca.pem'}
         env.pop('SSL_CERT_FILE', None)
-        uv.share_index(env)
+        uv.share_index(env, sys.executable)
         assert env['UV_DEFAULT_INDEX'] == 'https://mirror.example/simple'
         assert env['UV_INSECURE_HOST'] == 'a b'
         assert env['SSL_CERT_FILE'] == '/some/ca.pem'
 
     def test_those_of_uv_come_first(self, machine):
         env = {**machine, 'PIP_INDEX_URL': 'https://a/', 'UV_DEFAULT_INDEX': 'https://b/'}
-        uv.share_index(env)
+        uv.share_index(env, sys.executable)
         assert env['UV_DEFAULT_INDEX'] == 'https://b/'
         assert env['PIP_INDEX_URL'] == 'https://a/'
 
     @pytest.mark.parametrize('index', ['https://b/?c=d', 'mirror=https://b/?c=d'])
     def test_the_index_of_uv_is_for_pip_too(self, machine, index):
         env = {**machine, 'UV_DEFAULT_INDEX': index}
-        uv.share_index(env)
+        uv.share_index(env, sys.executable)
         assert env['PIP_INDEX_URL'] == 'https://b/?c=d'
 
     def test_nothing_configured(self, machine):
         env = dict(machine)
-        uv.share_index(env)
+        uv.share_index(env, sys.executable)
         assert env == machine
 
 
