@@ -1,22 +1,25 @@
 # Every target works on a fresh machine: what needs the environment installs it first.
 #
-#   make install PYTHON=python3.11            another Python (3.10 to 3.12)
+#   make install PYTHON=3.12                  another Python (3.10 to 3.12), or its path
 #   make install MMSLAK_WHEELHOUSE=/some/dir  where the compiled mmcv is kept
+#   make lock UPGRADE=1                       pin newer versions
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-det test test-all lint format clean
+.PHONY: help install demo demo-det test test-all lint format lock clean
 
 # Settings of the caller's shell that would leak into the environment made here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 PYTHON ?=
 VENV_PYTHON := .venv/bin/python
+# Any Python 3 runs the installer; it need not be the one that is installed with.
+INSTALL = '$(or $(shell command -v python3 2>/dev/null),$(PYTHON),python3)' tools/install
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 install: ## make .venv with everything pinned (once about 6 minutes, then nothing to do)
-	@'$(or $(PYTHON),python3)' tools/install.py $(if $(PYTHON),--this-python)
+	@$(INSTALL) $(if $(PYTHON),--python '$(PYTHON)')
 
 demo: install ## show what the package does, on sample data made on the spot
 	@$(VENV_PYTHON) tools/demo.py
@@ -38,6 +41,9 @@ lint: install ## check formatting, code and the direction of imports
 format: install ## rewrite the code as `make lint` wants it
 	@$(VENV_PYTHON) -m ruff format .
 	@$(VENV_PYTHON) -m ruff check --fix .
+
+lock: ## pin in requirements/lock.txt what setup.py asks for
+	@$(INSTALL) --lock $(if $(UPGRADE),--upgrade)
 
 clean: ## remove .venv and everything that can be made again (the wheelhouse stays)
 	rm -rf .venv .venv-old-* .install.lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,39 @@
+"""The metadata of the package."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def ask(*arguments):
+    """Return what ``setup.py`` answers."""
+    command = [sys.executable, '-W', 'ignore', 'setup.py', *arguments]
+    return subprocess.check_output(command, cwd=ROOT, text=True).split()[-1]
+
+
+def test_name_and_version():
+    init = (ROOT / 'mmslak' / '__init__.py').read_text(encoding='utf-8')
+    version = re.search(r"^__version__ = '(.+)'$", init, re.MULTILINE).group(1)
+    assert ask('--name') == 'mmslak'
+    assert ask('--version') == version
+    assert ask('--license') == 'Apache-2.0'
+
+
+def test_extras_and_python(monkeypatch):
+    setuptools = pytest.importorskip('setuptools')
+    given = {}
+    monkeypatch.setattr(setuptools, 'setup', lambda **keywords: given.update(keywords))
+    monkeypatch.chdir(ROOT)
+    code = compile((ROOT / 'setup.py').read_text(encoding='utf-8'), 'setup.py', 'exec')
+    exec(code, {'__file__': str(ROOT / 'setup.py'), '__name__': '__main__'})
+    extras = given['extras_require']
+    assert set(extras) == {'seg', 'det', 'pretrain', 'all', 'dev'}
+    assert set(extras['all']) == {*extras['seg'], *extras['det'], *extras['pretrain']}
+    assert given['python_requires'] == '>=3.10,<3.13'
+    assert 'mmslak' in given['packages']
+    assert not [name for name in given['packages'] if name.split('.')[0] != 'mmslak']

@@ -1,0 +1,69 @@
+"""Whether there is something to do."""
+
+import time
+
+import pytest
+from install import stamp
+from stand_ins import PYTHON, calls, run
+
+
+def test_nothing_to_do_is_quick_and_changes_nothing(installed, machine_with_uv):
+    def files():
+        ignored = ('.install.lock', '__pycache__')
+        return sorted(path for path in installed.rglob('*') if not set(ignored) & set(path.parts))
+
+    before = files()
+    began = time.monotonic()
+    status, output, errors = run(installed, machine_with_uv)
+    assert time.monotonic() - began < 1
+    assert status == 0, errors
+    assert 'up to date' in output
+    assert files() == before
+    assert calls(machine_with_uv) == []
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'requirements/lock.txt',
+        'requirements/mmcv.txt',
+        'tools/install/operators.py',
+        'tools/install/__init__.py',
+        'setup.py',
+    ],
+)
+def test_a_changed_file_counts(installed, name):
+    assert stamp.is_up_to_date(installed, PYTHON)
+    with (installed / name).open('a') as file:
+        file.write('# changed\n')
+    assert not stamp.is_up_to_date(installed, PYTHON)
+
+
+def test_another_python_counts(installed):
+    assert not stamp.is_up_to_date(installed, '3.10.99')
+
+
+def test_only_the_version_of_the_package_counts(installed):
+    init = installed / 'mmslak' / '__init__.py'
+    init.write_text("import os\n\n__version__ = '0.1.0'\n")
+    assert stamp.is_up_to_date(installed, PYTHON)
+    init.write_text("__version__ = '0.2.0'\n")
+    assert not stamp.is_up_to_date(installed, PYTHON)
+
+
+def test_an_interrupted_run_counts(installed):
+    stamp.remove(installed)
+    assert not stamp.is_complete(installed / '.venv')
+    assert not stamp.is_up_to_date(installed, PYTHON)
+
+
+def test_a_python_that_is_gone_counts(installed):
+    python = installed / '.venv' / 'bin' / 'python'
+    python.unlink()
+    python.symlink_to('/nowhere/python')
+    assert not stamp.is_up_to_date(installed, PYTHON)
+
+
+def test_a_moved_checkout_counts(installed):
+    moved = installed.rename(installed.with_name('elsewhere'))
+    assert not stamp.is_up_to_date(moved, PYTHON)
