@@ -10,11 +10,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmslak.analysis.complexity import config_costs, multiply_adds, sparse_weights, weight_uses
+from mmslak.analysis.complexity import (
+    config_costs,
+    default_shape,
+    format_count,
+    multiply_adds,
+    sparse_weights,
+    weight_uses,
+)
 from mmslak.cli.config import load_config
 from mmslak.models import SLaK
 from mmslak.sparsity import allocate, select_targets
@@ -245,3 +253,97 @@ def test_command_prints_numbers():
     keys = {'config', 'shape', 'params_dense', 'params_sparse', 'macs_dense', 'macs_sparse'}
     assert set(row) == keys
     assert 0 < row['macs_sparse'] < row['macs_dense']
+
+
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [
+        (1169.31, '1169.3'),
+        (28.589, '28.6'),
+        (5.2168, '5.22'),
+        (0.5401, '0.540'),
+        (0.00799, '0.00799'),
+        (0.0, '0.0'),
+    ],
+)
+def test_numbers_have_a_decimal_and_three_digits(value, text):
+    assert format_count(value) == text
+
+
+@given(st.floats(1e-6, 1e6))
+def test_formatted_numbers_are_accurate(value):
+    assert float(format_count(value)) == pytest.approx(value, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'shape'),
+    [
+        (dict(default_scope='mmseg'), (512, 2048)),
+        (dict(default_scope='mmdet'), (800, 1280)),
+        (dict(default_scope='mmpretrain'), (224, 224)),
+        (dict(default_scope='mmpretrain', input_size=384), (384, 384)),
+        (dict(), (224, 224)),
+    ],
+)
+def test_default_shape(settings, shape):
+    assert default_shape(Config(settings)) == shape
+
+
+def test_a_model_without_a_backbone_is_named():
+    with pytest.raises(ValueError, match='Linear has none'):
+        sparse_weights(nn.Linear(2, 2))
+
+
+class TestCommand:
+    """The table that people read."""
+
+    @pytest.fixture
+    def run(self, load_tool, monkeypatch, capsys):
+        pytest.importorskip('mmpretrain')
+        tool = load_tool('analysis/complexity.py')
+
+        def run(*arguments):
+            monkeypatch.chdir(ROOT)
+            monkeypatch.setattr('sys.argv', ['complexity.py', *arguments])
+            tool.main()
+            return capsys.readouterr().out
+
+        return run
+
+    @staticmethod
+    def rows(printed):
+        lines = [line for line in printed.splitlines() if line.startswith('│')]
+        cells = ([cell.strip() for cell in line.strip('│').split('│')] for line in lines)
+        return {name: rest for name, *rest in cells}
+
+    def test_small_models_have_digits(self, run):
+        path = 'configs/sample/slak_nano_in1k.py'
+        costs = config_costs(load_config(ROOT / path), (64, 64))
+        (row,) = self.rows(run(path)).values()
+        shape, params, sparse_params, _, _, gmacs, sparse_gmacs, *_ = row
+        assert shape == '64 x 64'
+        for text, key, unit in (
+            (params, 'params_dense', 1e6),
+            (sparse_params, 'params_sparse', 1e6),
+            (gmacs, 'macs_dense', 1e9),
+            (sparse_gmacs, 'macs_sparse', 1e9),
+        ):
+            assert float(text) == pytest.approx(costs[key] / unit, rel=0.005)
+
+    def test_paper_columns_and_notes(self, run):
+        configs = [f'configs/{name}.py' for name in ('slak_t_in1k', 'sample/convnext_nano_in1k')]
+        printed = run(*configs, 'configs/baselines/convnext_t_naive_120e_in1k.py')
+        rows = self.rows(printed)
+        assert rows['slak_t_in1k'][3:5] == ['30', '+1.6%']
+        assert rows['slak_t_in1k'][7:9] == ['5.0', '+4.5%']
+        # Dense networks are compared by their dense numbers.
+        assert rows['convnext_t_naive_120e_in1k'][7:9] == ['6.5', '-6.0%']
+        assert rows['convnext_nano_in1k'][3:5] == ['-', '-']
+        notes = ' '.join(printed.split()).split('More than 3 % away: ')[1:]
+        assert [note.split(':')[0] for note in notes] == [
+            'slak_t_in1k, multiply-adds, +4.5%',
+            'convnext_t_naive_120e_in1k, multiply-adds, -6.0%',
+        ]
+        assert 'SNIP' in notes[0] and '31-29-37-13' in notes[1]
+        # With other settings than the config's there is nothing to compare.
+        assert set(self.rows(run(configs[0], '--shape', '64', '64'))['slak_t_in1k'][7:9]) == {'-'}

@@ -5,13 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+
+from mmslak.analysis.paper import TABLES, Network, Row, Table
+from mmslak.analysis.paper_counts import Count
+from mmslak.analysis.paper_tables import summary, table_lines
 
 for toolbox in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(toolbox)
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / 'tools/analysis/paper_tables.py'
 
 
 @pytest.fixture(scope='module')
@@ -24,24 +26,24 @@ def cells(line):
 
 
 class TestLines:
-    def write(self, tool, monkeypatch, row, counts):
-        monkeypatch.setattr(tool, 'TABLES', {**tool.TABLES, 9: ('Title', [row])})
-        return tool.table_lines(9, [counts])
+    def write(self, monkeypatch, row, counts):
+        monkeypatch.setitem(TABLES, 9, Table('Title', [row]))
+        return table_lines(9, [counts])
 
-    def test_difference(self, tool, monkeypatch):
-        row = tool.Row('net', 20, 4.0, None)
-        counts = {'dense': tool.Count(20.5, 3.9, 3.9, 3.9)}
-        lines = self.write(tool, monkeypatch, row, counts)
+    def test_difference(self, monkeypatch):
+        row = Row('net', 20, 4.0, None)
+        counts = {'dense': Count(20.5, 3.9, 3.9, 3.9)}
+        lines = self.write(monkeypatch, row, counts)
         assert cells(lines[4]) == ['net', '', '20', '20.5', '+2.5%', '4.0', '3.90', '-2.5%']
         assert not [line for line in lines if 'away' in line]
 
-    def test_far_off_is_said_once_for_each_number(self, tool, monkeypatch):
-        row = tool.Row('net', 20, 4.0, None)
+    def test_far_off_is_said_once_for_each_number(self, monkeypatch):
+        row = Row('net', 20, 4.0, None)
         counts = {
-            'uniform': tool.Count(20.0, 4.2, 4.2, 4.2),
-            'SNIP': tool.Count(22.0, 4.4, 4.3, 4.6),
+            'uniform': Count(20.0, 4.2, 4.2, 4.2),
+            'SNIP': Count(22.0, 4.4, 4.3, 4.6),
         }
-        lines = self.write(tool, monkeypatch, row, counts)
+        lines = self.write(monkeypatch, row, counts)
         notes = [line for line in lines if line.startswith('- ')]
         assert [note.split(':')[0] for note in notes] == [
             '- net, parameters, SNIP, +10.0%',
@@ -51,58 +53,29 @@ class TestLines:
         assert 'not explained' in notes[0]
         assert '4.30 to 4.60' in notes[2]
 
-    def test_rows_without_a_network(self, tool, monkeypatch):
-        lines = self.write(tool, monkeypatch, tool.Row('CSWin', 20, 4.0, None), {})
+    def test_rows_without_a_network(self, monkeypatch):
+        lines = self.write(monkeypatch, Row('CSWin', 20, 4.0, None), {})
         assert cells(lines[4])[3] == 'in no library'
-        network = tool.Network(needs=('no_such_package',))
-        row = tool.Row('net', 20, 4.0, network)
-        assert tool.count(row, None) == {}
-        lines = self.write(tool, monkeypatch, row, {})
+        network = Network(packages=('no_such_package',))
+        row = Row('net', 20, 4.0, network)
+        lines = self.write(monkeypatch, row, {})
         assert cells(lines[4])[3] == 'needs no_such_package'
 
-    def test_rows_without_numbers(self, tool, monkeypatch):
-        counts = {'dense': tool.Count(20.5, 3.9, 3.9, 3.9)}
-        lines = self.write(tool, monkeypatch, tool.Row('net', None, None, None), counts)
+    def test_rows_without_numbers(self, monkeypatch):
+        counts = {'dense': Count(20.5, 3.9, 3.9, 3.9)}
+        lines = self.write(monkeypatch, Row('net', None, None, None), counts)
         assert cells(lines[4]) == ['net', '', 'not given', '20.5', '', 'not given', '3.90', '']
 
 
-def test_contradictions_by_hand(tool):
-    """Sums of the paper's own numbers, the heads' layers on wider maps worked out apart."""
-    found = {(i.table, i.label, i.quantity): i.value for i in tool.contradictions()}
-    # UPerNet's layers on maps of 124, 249, 499, 998 channels against 96, 192, 384, 768.
-    laterals, pooling = (28 + 57 + 115) * 512, 4 * 230 * 512
-    head = laterals + pooling + 9 * 230 * 512 + 9 * 115 * 256
-    assert found[4, '300 epochs: SLaK-T', 'params'] == pytest.approx(60 + 30 - 29 + head / 1e6)
-    assert found[4, '300 epochs: SLaK-S', 'params'] == pytest.approx(82 + 55 - 50 + head / 1e6)
-    # 0.5 G at 224 x 224 are 20.4 times as much at 1280 x 800; FPN has a 1 x 1 on each map.
-    fpn = 256 * (28 * 320 * 200 + 57 * 160 * 100 + 115 * 80 * 50 + 230 * 40 * 25)
-    expected = 208 + 0.5 * 1280 * 800 / 224**2 + fpn / 1e9
-    assert found[5, 'SLaK-T', 'gmacs'] == pytest.approx(expected)
-    assert found[5, 'ConvNeXt-T (RepLKNet)', 'params'] == 45 + 64 - 60
-    assert found[1, 'naive 31-29-27-13', 'gmacs'] == pytest.approx(6.05, abs=0.005)
-
-
-def test_mixer_by_hand(tool):
-    """Tolstikhin et al. 2021 and the toolboxes' model zoos print 12.6 G."""
-    assert tool.mixer_gmacs() == pytest.approx(12.6, abs=0.05)
-
-
-def test_summary_counts_the_papers_allocation(tool, monkeypatch):
-    rows = [tool.Row('a', 20, 4.0, None), tool.Row('b', 20, None, None), tool.Row('c', 1, 1, None)]
-    monkeypatch.setattr(tool, 'TABLES', {1: ('Title', rows)})
+def test_summary_counts_the_papers_allocation(monkeypatch):
+    rows = [Row('a', 20, 4.0, None), Row('b', 20, None, None), Row('c', 1, 1, None)]
+    monkeypatch.setitem(TABLES, 1, Table('Title', rows))
     counts = [
-        {'uniform': tool.Count(30.0, 8.0, 8.0, 8.0), 'SNIP': tool.Count(20.0, 4.4, 4.4, 4.4)},
-        {'dense': tool.Count(20.1, 7.0, 7.0, 7.0)},
+        {'uniform': Count(30.0, 8.0, 8.0, 8.0), 'SNIP': Count(20.0, 4.4, 4.4, 4.4)},
+        {'dense': Count(20.1, 7.0, 7.0, 7.0)},
         {},
     ]
-    assert tool.summary({1: counts}) == "2 of 3 numbers are within 3 % of the paper's."
-
-
-def test_every_table_of_the_paper_is_there(tool):
-    """Rows as counted in the paper: three groups of columns in tables 1 and 2 are rows here."""
-    assert {number: len(rows) for number, (_, rows) in tool.TABLES.items()} == {
-        1: 7, 2: 12, 3: 28, 4: 10, 5: 5, 7: 8, 8: 5,
-    }  # fmt: skip
+    assert summary({1: counts}) == "2 of 3 numbers are within 3 % of the paper's."
 
 
 @pytest.mark.parametrize(
@@ -128,9 +101,9 @@ class TestDocument:
     def run(self, tmp_path, tool, monkeypatch):
         """Run the tool, with the document in tmp_path."""
 
-        def count_tables(numbers, snip):
-            counts = {'dense': tool.Count(20.0, 4.0, 4.0, 4.0)}
-            return {number: [counts for _ in tool.TABLES[number][1]] for number in numbers}
+        def count_tables(numbers, configs, snip, progress):
+            counts = {'dense': Count(20.0, 4.0, 4.0, 4.0)}
+            return {number: [counts for _ in TABLES[number].rows] for number in numbers}
 
         monkeypatch.setattr(tool, 'DOCUMENT', tmp_path / 'paper_tables.md')
         monkeypatch.setattr(tool, 'count_tables', count_tables)
@@ -199,40 +172,6 @@ class TestDocument:
         assert {cells(line)[0] for line in table[1:]} <= set(tables.split())
 
 
-def test_snip_is_computed_once(tmp_path, tool, monkeypatch):
-    computed = []
-
-    def allocation(cfg, images, sparsity, seed):
-        computed.append((cfg.model.type, len(images), sparsity, seed))
-        return {'weight': len(computed)}
-
-    class Network:
-        def __init__(self, name):
-            self.name = name
-
-        def load(self):
-            return Config(dict(model=dict(type=self.name)))
-
-    def snip(seeds=1, images=1, sparsity=0.4, name='net'):
-        paths = [(Path(f'class/{i}.jpg'), 0) for i in range(images)]
-        # Made anew each time, as by another run: what it knows comes from the file.
-        found = tool.Snip(paths, seeds, tmp_path / 'new/snip.json')(Network(name), sparsity)
-        new = list(computed)
-        computed.clear()
-        return found, new
-
-    monkeypatch.setattr(tool, 'snip_allocation', allocation)
-    first, new = snip()
-    assert new == [('net', 1, 0.4, 0)]
-    assert snip() == (first, [])
-    assert snip(seeds=3)[1] == [('net', 1, 0.4, 1), ('net', 1, 0.4, 2)]
-    assert snip(seeds=3) == ([{'weight': 1}, {'weight': 1}, {'weight': 2}], [])
-    assert snip(sparsity=0.5)[1] == [('net', 1, 0.5, 0)]
-    assert snip(images=2)[1] == [('net', 2, 0.4, 0)]
-    assert snip(name='other')[1] == [('other', 1, 0.4, 0)]
-    assert snip() == (first, [])
-
-
 class TestCommittedDocument:
     """docs/paper_tables.md, read as a user reads it."""
 
@@ -262,15 +201,15 @@ class TestCommittedDocument:
             if difference
         }
 
-    def test_rows_are_those_of_the_tool(self, tool, tables):
-        for number, (_, rows) in tool.TABLES.items():
+    def test_rows_are_the_papers(self, tables):
+        for number, (_, rows) in TABLES.items():
             expected = []
             for row in rows:
                 ways = ['uniform', 'SNIP'] if row.sparsity else ['']
                 paper = ['not given' if n is None else str(n) for n in (row.params, row.gmacs)]
                 expected += [[row.label, way, *paper] for way in ways]
             assert [[*row[:3], row[5]] for row in tables[number][0]] == expected
-        assert tables.keys() == tool.TABLES.keys()
+        assert tables.keys() == TABLES.keys()
 
     def test_differences(self, tables):
         for row in (row for rows, _ in tables.values() for row in rows):
