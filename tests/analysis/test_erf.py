@@ -122,7 +122,7 @@ def test_last_map_of_several_is_used():
 def test_point_outside_and_vectors_are_named():
     with pytest.raises(ValueError, match=r'--point 9 0 .* x must be in 0\.\.7'):
         contribution_scores(nn.Identity(), torch.ones(1, 3, 8, 8), (9, 0))
-    with pytest.raises(ValueError, match=r'\(1, 192\) where a feature map'):
+    with pytest.raises(ValueError, match=r'a feature map of shape \(N, C, H, W\), got \(1, 192\)'):
         contribution_scores(nn.Flatten(), torch.ones(1, 3, 8, 8))
 
 
@@ -187,9 +187,9 @@ def test_images_are_drawn_so_that_more_begin_with_the_same(tmp_path):
     folder = folder_of_images(tmp_path / 'images', 8)
     five = sample_images(folder, 5)
     assert sample_images(folder, 8)[:5] == five and len(set(five)) == 5
-    with pytest.raises(ValueError, match='from 1 to the 8 images'):
+    with pytest.raises(ValueError, match='from 1 to 8, the number of images'):
         sample_images(folder, 9)
-    with pytest.raises(FileNotFoundError, match='is no folder'):
+    with pytest.raises(FileNotFoundError, match='is not a directory'):
         sample_images(tmp_path / 'nowhere', 1)
 
 
@@ -231,9 +231,9 @@ def test_average_goes_on_where_it_stopped(tmp_path):
     assert read_now == paths
     run(4)
     assert read_now == paths
-    with pytest.raises(ValueError, match=r'holds 4 images, .* at least as large a --num'):
+    with pytest.raises(ValueError, match=r'contains 4 images, .* the same or a larger --num'):
         run(3)
-    with pytest.raises(ValueError, match='another size: give another --out'):
+    with pytest.raises(ValueError, match=r'other settings \(size\): give another --out'):
         ERFState(file, dict(size=4))
 
 
@@ -286,7 +286,7 @@ def test_backbones_of_the_toolboxes(tmp_path):
     loaded = build_backbone(cfg, tmp_path / 'c.pth', seed=5)
     assert all(map(torch.equal, loaded.parameters(), built.parameters()))
     torch.save(dict(state_dict={'backbone.other': torch.ones(1)}), tmp_path / 'd.pth')
-    with pytest.raises(CheckpointError, match='is nothing in the file and'):
+    with pytest.raises(CheckpointError, match='is missing in the file and'):
         build_backbone(cfg, tmp_path / 'd.pth')
     with pytest.raises(ValueError, match=r'has no model\.backbone'):
         build_backbone(Config(dict(model=dict(type='A'))))
@@ -365,10 +365,10 @@ def test_command(tmp_path, monkeypatch, capsys, load_tool):
     corner = np.load(tmp_path / 'corner' / 'small.npy')
     assert corner[32:, :32].mean() > 2 * corner.mean()
     for options, message in (
-        (('--num', '1'), 'at least as large a --num'),
-        (('--num', '2', '--seed', '3'), 'another seed'),
-        (('--num', '4'), 'from 1 to the 3 images'),
-        (('--names', 'a', '--num', '2'), '--names must give 2 names'),
+        (('--num', '1'), 'the same or a larger --num'),
+        (('--num', '2', '--seed', '3'), 'other settings (seed)'),
+        (('--num', '4'), 'from 1 to 3, the number of images'),
+        (('--names', 'a', '--num', '2'), '--names must have 2 names'),
         (('--device', 'nothing', '--num', '2'), '--device nothing cannot be used here'),
     ):
         with pytest.raises(SystemExit) as stopped:
@@ -398,7 +398,7 @@ def test_command_looks_at_all_models_before_it_begins(tmp_path, monkeypatch, cap
 
     torch.save(dict(state_dict={'other': torch.ones(1)}), checkpoint)
     assert 'good.py: ' in refused(good, f'{good}={checkpoint}')
-    assert 'lies outside the last feature map' in refused(good, options=['--point', 2, 0])
+    assert 'is outside the last feature map' in refused(good, options=['--point', 2, 0])
     assert 'names no checkpoint' in refused(good, f'{good}=')
     assert not (tmp_path / 'out').exists()
 
@@ -411,6 +411,8 @@ def test_command_looks_at_all_models_before_it_begins(tmp_path, monkeypatch, cap
     size = save(1)
     run(f'{good}={checkpoint}')
     assert save(2) == size
-    assert 'another checkpoint: give another --out' in refused(f'{good}={checkpoint}', num=2)
+    assert 'other settings (checkpoint): give another --out' in refused(
+        f'{good}={checkpoint}', num=2
+    )
     save(1)
     run(f'{good}={checkpoint}', num=2)
