@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmslak.analysis.curves import moving_average, read_scalars, score_name
+from mmslak.analysis.curves import Scalars, moving_average, read_scalars, score_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,17 +47,18 @@ def test_resumed_run_takes_over_where_it_begins(tmp_path):
     # Resumed from a checkpoint at 30: what came after it did not happen, but the score at 30 did.
     later = [{'density/a': 0.6, 'step': 1}, step(40, 2.0)]
     write_run(tmp_path, '20260102_000000', later, resumed=(0, 30))
-    train, val = read_scalars(tmp_path)
+    train, val, _ = read_scalars(tmp_path)
     assert train['loss'] == [(10, 5.0), (20, 4.0), (30, 3.0), (40, 2.0)]
     assert val['mIoU'] == [(30, 30.0)]
     write_run(tmp_path, '20260103_000000', [step(50, 1.0), score(50, 44.0)], resumed=(0, 40))
-    train, val = read_scalars(tmp_path)
+    train, val, _ = read_scalars(tmp_path)
     assert train['loss'][-2:] == [(40, 2.0), (50, 1.0)]
     assert val['mIoU'] == [(30, 30.0), (50, 44.0)]
     assert 'density/a' not in train and 'density/a' not in val
+    assert read_scalars(tmp_path).hooks == {'density/a': [(1, 0.6)]}
     # Started again from nothing: all before is forgotten.
     write_run(tmp_path, '20260104_000000', [step(10, 7.0)])
-    train, val = read_scalars(tmp_path)
+    train, val, _ = read_scalars(tmp_path)
     assert train['loss'] == [(10, 7.0)] and val == {}
 
 
@@ -74,7 +75,7 @@ def test_first_logged_step_does_not_tell_where_a_run_began(tmp_path, resumed, ke
     earlier = [step(10, 5.0), score(10, 1.0), step(20, 4.0), step(30, 3.0), score(30, 3.0)]
     write_run(tmp_path, '20260101_000000', earlier)
     write_run(tmp_path, '20260102_000000', [step(50, 2.0), step(100, 1.0)], resumed=resumed)
-    train, val = read_scalars(tmp_path)
+    train, val, _ = read_scalars(tmp_path)
     assert [number for number, _ in train['loss']] == [*kept, 50, 100]
     assert val.get('mIoU', []) == scores
 
@@ -89,20 +90,43 @@ def test_resumed_run_takes_over_by_epochs(tmp_path):
     ]
     write_run(tmp_path, '20260101_000000', lines)
     write_run(tmp_path, '20260102_000000', [step(60, 1.0, epoch=3)], resumed=(2, 50))
-    train, val = read_scalars(tmp_path)
+    train, val, _ = read_scalars(tmp_path)
     assert train['loss'] == [(10, 9.0), (20, 9.0), (35, 9.0), (45, 9.0), (60, 1.0)]
     assert val['mIoU'] == [(1, 10.0), (2, 20.0)]
     # Validated, but stopped before it logged its training: it counts from where it was resumed.
     write_run(tmp_path, '20260103_000000', [score(2, 22.0)], resumed=(1, 25))
-    train, val = read_scalars(tmp_path)
+    train, val, _ = read_scalars(tmp_path)
     assert train['loss'] == [(10, 9.0), (20, 9.0)]
     assert val['mIoU'] == [(1, 10.0), (2, 22.0)]
+
+
+def hook(number, **scalars):
+    return dict(scalars, step=number)
+
+
+def test_resumed_run_replaces_what_hooks_logged_beyond(tmp_path):
+    """An update at step 40 of the first run did not happen after resuming at 30."""
+    lines = [hook(1, density=0.6), hook(20, rate=0.5), step(20, 4.0), step(30, 3.0)]
+    write_run(tmp_path, '20260101_000000', [*lines, hook(30, rate=0.4), hook(40, rate=0.3)])
+    lines = [hook(31, density=0.6), hook(50, rate=0.2), step(60, 2.0)]
+    write_run(tmp_path, '20260102_000000', lines, resumed=(0, 30))
+    hooks = read_scalars(tmp_path).hooks
+    assert hooks['rate'] == [(20, 0.5), (30, 0.4), (50, 0.2)]
+    assert hooks['density'] == [(1, 0.6), (31, 0.6)]
+    # A resumed run without hooks replaces them as well.
+    write_run(tmp_path, '20260103_000000', [step(45, 1.0)], resumed=(0, 40))
+    assert read_scalars(tmp_path).hooks['rate'] == [(20, 0.5), (30, 0.4)]
+    # Training from scratch replaces everything, even before its first step is logged.
+    write_run(tmp_path, '20260104_000000', [hook(1, density=0.7)])
+    train, _, hooks = read_scalars(tmp_path)
+    assert hooks == {'density': [(1, 0.7)]}
+    assert train['loss'] == [(20, 4.0), (30, 3.0), (45, 1.0)]
 
 
 def test_run_that_logged_nothing_changes_nothing(tmp_path):
     write_run(tmp_path, '20260101_000000', [step(10, 5.0), score(10, 1.0)])
     write_run(tmp_path, '20260102_000000', [{'density/a': 0.6, 'step': 1}])
-    train, val = read_scalars(tmp_path)
+    train, val, _ = read_scalars(tmp_path)
     assert train['loss'] == [(10, 5.0)] and val['mIoU'] == [(10, 1.0)]
 
 
@@ -112,12 +136,12 @@ def test_only_a_later_run_needs_its_log(tmp_path):
             assert read_scalars(tmp_path)[0]['loss'] == [(10, 5.0)]
         write_run(tmp_path, name, [step(10, 5.0)])
         (tmp_path / name / f'{name}.log').unlink()
-    with pytest.raises(FileNotFoundError, match=r'20260102_000000 holds no log .* \.log file'):
+    with pytest.raises(FileNotFoundError, match=r'20260102_000000 contains no log .* \.log file'):
         read_scalars(tmp_path)
 
 
 def test_folder_without_runs(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'give the folder that tools/train\.py wrote'):
+    with pytest.raises(FileNotFoundError, match=r'give the directory that tools/train\.py wrote'):
         read_scalars(tmp_path)
 
 
@@ -127,7 +151,9 @@ def test_score_is_a_known_one_or_the_one_asked_for():
     assert score_name([detection], 'coco/ball_precision') == 'coco/ball_precision'
     assert score_name([{'my/score': [], 'time': []}]) == 'my/score'
     assert score_name([{}]) is None
-    with pytest.raises(ValueError, match=r'--score mIoU .* there: coco/ball_precision, coco/bbox'):
+    with pytest.raises(
+        ValueError, match=r'--score mIoU .* which have: coco/ball_precision, coco/bbox'
+    ):
         score_name([detection], 'mIoU')
 
 
@@ -168,10 +194,10 @@ def test_command(tmp_path, capsys, run_tool):
     assert Image.open(tmp_path / 'curves.png').size[0] > 300
     assert (tmp_path / 'curves.svg').read_text().lstrip().startswith('<?xml')
     for arguments, message in (
-        ((work_dir, work_dir), '--names must give each of the 2 folders a name of its own'),
-        ((work_dir, '--loss', 'nothing'), 'there: '),
+        ((work_dir, work_dir), '--names must have 2 different names'),
+        ((work_dir, '--loss', 'nothing'), 'which have: '),
         ((work_dir, '--average', '4'), 'odd and positive'),
-        ((tmp_path / 'nowhere',), 'holds no run'),
+        ((tmp_path / 'nowhere',), 'contains no run'),
     ):
         with pytest.raises(SystemExit) as stopped:
             run_tool(*arguments)
@@ -184,6 +210,7 @@ def test_run_has_one_colour_in_both_panels(load_tool):
     tool = load_tool('analysis/plot_curves.py')
     loss, miou = {'loss': [(1, 2.0), (2, 1.0)]}, {'mIoU': [(2, 40.0)]}
     runs = {'new': (loss, {}), 'old': (loss, miou), 'older': (loss, miou), 'bare': ({}, miou)}
+    runs = {name: Scalars(train, val, {}) for name, (train, val) in runs.items()}
     figure = tool.draw_runs(runs, 'loss', 'mIoU', None)
     train, val = (
         {
@@ -202,7 +229,7 @@ def test_run_has_one_colour_in_both_panels(load_tool):
     assert dict(zip(named, [h.get_color() for h in legend.legend_handles], strict=True)) == colours
     assert named == ['new', 'old', 'older', 'bare']
     # Without any validation there is one panel.
-    figure = tool.draw_runs({'new': (loss, {})}, 'loss', None, None)
+    figure = tool.draw_runs({'new': Scalars(loss, {}, {})}, 'loss', None, None)
     assert [panel.get_title() for panel in figure.axes] == ['Training loss']
 
 
@@ -213,13 +240,15 @@ def test_table_has_scores_only_where_a_run_was_validated(load_tool):
     def content(table):
         return {column.header: list(column.cells) for column in table.columns}
 
-    table = tool.ends({'new': (loss, {}), 'bare': ({}, {})}, 'loss', None)
+    runs = {'new': Scalars(loss, {}, {}), 'bare': Scalars({}, {}, {})}
+    table = tool.last_values(runs, 'loss', None)
     assert content(table) == {
         'run': ['new', 'bare'],
         'iterations': ['2', '-'],
         'last loss': ['1', '-'],
     }
-    table = tool.ends({'new': (loss, {}), 'old': (loss, miou)}, 'loss', 'mIoU')
+    runs = {'new': Scalars(loss, {}, {}), 'old': Scalars(loss, miou, {})}
+    table = tool.last_values(runs, 'loss', 'mIoU')
     assert content(table) == {
         'run': ['new', 'old'],
         'iterations': ['2', '2'],
@@ -256,7 +285,7 @@ def test_real_runs_resumed(tmp_path, monkeypatch, run_tool):
             'train',
             [*arguments, *resume, '--cfg-options', *options, f'train_cfg.max_iters={iters}'],
         )
-    train, val = read_scalars(work_dir)
+    train, val, _ = read_scalars(work_dir)
     assert [number for number, _ in train['loss']] == [1, 2, 3, 4]
     assert [number for number, _ in val['mIoU']] == [2, 4]
     run_tool(work_dir, '--out', tmp_path / 'curves')
