@@ -1,4 +1,4 @@
-"""Figure 4: counts against numbers worked by hand, and the figures themselves."""
+"""Figure 4: counts against counts by hand, the claims, and the figures."""
 
 import sys
 from pathlib import Path
@@ -35,14 +35,14 @@ def test_counts_are_convnexts_and_its_larger_kernels():
     small, large = network_costs(cfg, 7, 224), network_costs(cfg, 51, 224)
     # As published: 28.6 M and 4.5 G.
     assert small['full'] == (pytest.approx(28.59, abs=0.005), pytest.approx(4.46, abs=0.005))
-    # A larger kernel adds its taps to every channel and position, and nothing else.
+    # A larger kernel only adds weights to every channel, each used at every position.
     params, macs = (b - a for a, b in zip(small['full'], large['full'], strict=True))
     assert params == pytest.approx((51**2 - 7**2) * CHANNELS / 1e6)
     assert macs == pytest.approx((51**2 - 7**2) * POSITIONS / 1e9)
     params, macs = (b - a for a, b in zip(small['decomposed'], large['decomposed'], strict=True))
     assert params == pytest.approx(2 * 5 * (51 - 7) * CHANNELS / 1e6)
     assert macs == pytest.approx(2 * 5 * (51 - 7) * POSITIONS / 1e9)
-    # 60 % of all weights: multiply-adds have no others; parameters have norms and biases too.
+    # 60 % of the weights, and so of the multiply-adds; norms and biases stay dense.
     assert large['decomposed, sparse'][1] == pytest.approx(0.6 * large['decomposed'][1], rel=1e-4)
     assert 0.6 < large['decomposed, sparse'][0] / large['decomposed'][0] < 0.61
 
@@ -98,7 +98,7 @@ def test_latency_claim():
         ),
     ],
 )
-def test_what_a_user_can_put_right(tmp_path, tool, monkeypatch, capsys, arguments, message):
+def test_bad_arguments_are_named(tmp_path, tool, monkeypatch, capsys, arguments, message):
     out = tmp_path / 'out'
     monkeypatch.setattr(sys, 'argv', ['tool', '--out', str(out), *arguments])
     with pytest.raises(SystemExit) as caught:
@@ -119,7 +119,7 @@ def test_latency_of_the_operator(tmp_path, tool):
     shown = []
     cases = [(r, k) for r in (6, 9) for k in (5, 9)]
     found = measure_latency(cases, ['auto', 'native'], 2, 3, 'cpu', 2, shown.append)
-    # Two implementations of two operators, each timed twice after two runs.
+    # Two implementations of two operators, each timed twice after two other runs.
     assert shown.count('6 x 6, M 5') == 2 * 2 * (2 + 2) and len(set(shown)) == 4
     rows = [(item.implementation, item.resolution, item.kernel) for item in found]
     assert rows == [(i, r, k) for r in (6, 9) for k in (5, 9) for i in ('auto', 'native')]
@@ -127,7 +127,7 @@ def test_latency_of_the_operator(tmp_path, tool):
     tool.draw_latency(found, 'title', tmp_path / 'latency.png')
     with Image.open(tmp_path / 'latency.png') as image:
         assert image.size[0] > image.size[1] > 300
-    # Both operators keep the shape, and the decomposed one is the sum of two convolutions.
+    # Both operators keep the shape.
     x = torch.zeros(1, 3, 11, 11)
     x[0, :, 5, 5] = 1
     full, decomposed = operators(3, 9, 'cpu', 'native')

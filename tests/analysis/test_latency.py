@@ -41,7 +41,7 @@ def test_peak_memory_is_that_of_the_run_alone():
 
     costs = measure_in_turns({'small': way(1), 'large': way(64), 'again': way(1)}, repeats=1)
     if costs['large'].peak_mb is None:
-        pytest.skip('this system does not tell')
+        pytest.skip('this system does not report peak memory')
     assert 60 < costs['large'].peak_mb < 90
     assert costs['again'].peak_mb < 30
 
@@ -86,7 +86,7 @@ def test_table_of_the_networks(monkeypatch, capsys):
     text = run_tool(monkeypatch, capsys, 'model.py', *arguments, '--json')
     rows = json.loads(text)
     assert {tuple(row) for row in rows} == {('model', 'mode', 'batch', 'size', 'ms', 'peak_mb')}
-    # A merged network is not trained.
+    # A merged network cannot be trained.
     assert [(row['mode'], row['model']) for row in rows] == [
         *(('inference', m) for m in ('convnext_s', 'slak_t', 'slak_t_merged', 'slak_t_native')),
         *(('train', m) for m in ('convnext_s', 'slak_t', 'slak_t_native')),
@@ -107,7 +107,7 @@ def test_overhead_of_masking(monkeypatch, capsys):
     )
 
 
-def test_threads_are_the_callers():
+def test_the_number_of_threads_is_the_callers():
     seen = []
 
     def prepare():

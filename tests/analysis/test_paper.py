@@ -1,12 +1,12 @@
-"""The paper's numbers: every row is there, and configs find theirs."""
+"""The paper's numbers, and the rows that configs reproduce."""
 
 import pytest
 
 from mmslak.analysis.paper import TABLES, row_of, row_of_config
 
 
-def test_every_table_of_the_paper_is_there():
-    """Rows as counted in the paper: three groups of columns in tables 1 and 2 are rows here."""
+def test_tables_are_complete():
+    """Groups of columns in tables 1 and 2 of the paper are rows here."""
     assert {number: len(rows) for number, (_, rows) in TABLES.items()} == {
         1: 7, 2: 12, 3: 28, 4: 10, 5: 5, 7: 8, 8: 5,
     }  # fmt: skip
@@ -20,7 +20,7 @@ def test_rows_have_unique_labels():
 
 @pytest.mark.parametrize(
     ('config', 'params', 'gmacs'),
-    # Tables 1 to 5 of the paper, as the names of the configs say.
+    # Tables 1 to 5 of the paper.
     [
         ('upernet_slak_t_80k_ade20k', 65, 936),
         ('upernet_slak_t_ade20k', 65, 936),
@@ -36,7 +36,7 @@ def test_rows_have_unique_labels():
         ('slak_b_384_in1k', 95, 50.3),
         ('convnext_t_in1k', 29, 4.5),
         ('convnext_s_in1k', 50, 8.7),
-        # Not the row of 384 x 384 pixels, 45.0 G, which is of the same config.
+        # Not 45.0 G, the row of the same config with 384 x 384 pixels.
         ('convnext_b_in1k', 89, 15.4),
         ('swin_t_in1k', 28, 4.5),
         ('swin_s_in1k', 50, 8.7),

@@ -1,4 +1,4 @@
-"""Reasons of differences from the paper, against sums by hand and counts of real models."""
+"""Reasons for differences from the paper, against sums by hand and counts of real models."""
 
 from pathlib import Path
 
@@ -31,14 +31,14 @@ def test_far_off_is_more_than_3_percent():
 
 
 def test_contradictions_by_hand():
-    """Sums of the paper's own numbers, the heads' layers on wider maps worked out apart."""
+    """Sums of the paper's numbers, with the growth of the heads computed separately."""
     found = {(i.table, i.label, i.quantity): i.value for i in contradictions()}
-    # UPerNet's layers on maps of 124, 249, 499, 998 channels against 96, 192, 384, 768.
+    # UPerNet's layers on feature maps of 124, 249, 499, 998 instead of 96, 192, 384, 768 channels.
     laterals, pooling = (28 + 57 + 115) * 512, 4 * 230 * 512
     head = laterals + pooling + 9 * 230 * 512 + 9 * 115 * 256
     assert found[4, '300 epochs: SLaK-T', 'params'] == pytest.approx(60 + 30 - 29 + head / 1e6)
     assert found[4, '300 epochs: SLaK-S', 'params'] == pytest.approx(82 + 55 - 50 + head / 1e6)
-    # 0.5 G at 224 x 224 are 20.4 times as much at 1280 x 800; FPN has a 1 x 1 on each map.
+    # An image of 1280 x 800 has 20.4 times the area; FPN has a 1 x 1 convolution per feature map.
     fpn = 256 * (28 * 320 * 200 + 57 * 160 * 100 + 115 * 80 * 50 + 230 * 40 * 25)
     expected = 208 + 0.5 * 1280 * 800 / 224**2 + fpn / 1e9
     assert found[5, 'SLaK-T', 'gmacs'] == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""The rebuilt tables: what is written about a difference, and every row of the real thing."""
+"""The rebuilt tables: their format, the command line, and the committed document."""
 
 import re
 import sys
@@ -37,7 +37,7 @@ class TestLines:
         assert cells(lines[4]) == ['net', '', '20', '20.5', '+2.5%', '4.0', '3.90', '-2.5%']
         assert not [line for line in lines if 'away' in line]
 
-    def test_far_off_is_said_once_for_each_number(self, monkeypatch):
+    def test_each_large_difference_has_a_note(self, monkeypatch):
         row = Row('net', 20, 4.0, None)
         counts = {
             'uniform': Count(20.0, 4.2, 4.2, 4.2),
@@ -85,7 +85,7 @@ def test_summary_counts_the_papers_allocation(monkeypatch):
         (['--num', '0'], '--num must be positive'),
     ],
 )
-def test_what_a_user_can_put_right(tmp_path, tool, monkeypatch, capsys, arguments, message):
+def test_bad_arguments_are_named(tmp_path, tool, monkeypatch, capsys, arguments, message):
     monkeypatch.setattr(sys, 'argv', ['tool', *arguments, '--out', str(tmp_path / 'tables.md')])
     with pytest.raises(SystemExit) as caught:
         tool.main()
@@ -95,7 +95,7 @@ def test_what_a_user_can_put_right(tmp_path, tool, monkeypatch, capsys, argument
 
 
 class TestDocument:
-    """What a run writes, and where, with stubs in place of images and networks."""
+    """The document that a run writes, with stubs instead of images and counts."""
 
     @pytest.fixture
     def run(self, tmp_path, tool, monkeypatch):
@@ -119,7 +119,7 @@ class TestDocument:
     @pytest.mark.parametrize(
         'arguments', [['--tables', '3', '--images', 'val'], [], ['--num', '4']]
     )
-    def test_less_than_the_whole_replaces_no_document(self, tmp_path, run, capsys, arguments):
+    def test_a_partial_run_does_not_replace_the_document(self, tmp_path, run, capsys, arguments):
         document = tmp_path / 'paper_tables.md'
         document.write_text('all tables')
         with pytest.raises(SystemExit) as caught:
@@ -131,7 +131,7 @@ class TestDocument:
         assert '## Table 3' in (tmp_path / 'part.md').read_text()
         assert document.read_text() == 'all tables'
 
-    def test_where_it_goes_without_out(self, tmp_path, run):
+    def test_default_of_out(self, tmp_path, run):
         document = tmp_path / 'paper_tables.md'
         run('--tables', '3')
         assert '## Table 8' not in document.read_text()
@@ -150,7 +150,7 @@ class TestDocument:
             ),
         ],
     )
-    def test_header_gives_the_command(self, tmp_path, run, arguments, written):
+    def test_header_has_the_command(self, tmp_path, run, arguments, written):
         run(*arguments.split(), '--out', str(tmp_path / 'part.md'))
         header = (tmp_path / 'part.md').read_text().splitlines()[2]
         assert header.startswith(f'Written by `python tools/analysis/paper_tables.py{written}`;')
@@ -158,7 +158,7 @@ class TestDocument:
     @pytest.mark.parametrize(
         ('tables', 'rows'), [('3', 0), ('2 7 8', 0), ('1', 1), ('3 5', 4), ('1 4 5', 11)]
     )
-    def test_contradictions_of_the_tables_that_are_there(self, tmp_path, run, tables, rows):
+    def test_contradictions_of_the_counted_tables(self, tmp_path, run, tables, rows):
         run('--tables', *tables.split())
         text, _, contradictions = (
             (tmp_path / 'paper_tables.md')
@@ -173,7 +173,7 @@ class TestDocument:
 
 
 class TestCommittedDocument:
-    """docs/paper_tables.md, read as a user reads it."""
+    """The content of docs/paper_tables.md."""
 
     @pytest.fixture(scope='class')
     def text(self):
@@ -181,7 +181,7 @@ class TestCommittedDocument:
 
     @pytest.fixture(scope='class')
     def tables(self, text):
-        """Number of a table -> its rows, and the notes below them."""
+        """Number of a table -> its rows and its notes."""
         tables = {}
         for section in text.split('\n## ')[1:]:
             if found := re.match(r'Table (\d+): ', section):
@@ -193,7 +193,7 @@ class TestCommittedDocument:
 
     @staticmethod
     def numbers(row):
-        """Quantity -> the paper's number, ours and the difference in %, where all are there."""
+        """Quantity -> the paper's number, ours and the difference in %, if the paper has one."""
         parts = {'parameters': row[2:5], 'multiply-adds': row[5:8]}
         return {
             name: (float(paper), float(ours), float(difference.rstrip('%')))
@@ -214,7 +214,7 @@ class TestCommittedDocument:
     def test_differences(self, tables):
         for row in (row for rows, _ in tables.values() for row in rows):
             for paper, ours, difference in self.numbers(row).values():
-                # Ours is rounded to 0.1, or to 0.01 where it is small, the difference to 0.1 %.
+                # Ours is rounded to 0.1, or to 0.01 if it is small, the difference to 0.1 %.
                 step = 0.01 if ours < 100 and f'{ours:.2f}' in row else 0.1
                 slack = 0.05 + 50 * step / paper + 1e-6
                 assert 100 * (ours / paper - 1) == pytest.approx(difference, abs=slack), row
@@ -234,7 +234,7 @@ class TestCommittedDocument:
     def test_summary(self, text, tables):
         differences = []
         for rows, _ in tables.values():
-            # The last of a label is SNIP's, where there are two.
+            # SNIP comes last.
             for row in {row[0]: row for row in rows}.values():
                 differences += [difference for *_, difference in self.numbers(row).values()]
         near = sum(abs(difference) <= 3 for difference in differences)
@@ -249,14 +249,14 @@ class TestCommittedDocument:
 
 
 @pytest.mark.slow
-def test_all_rows_are_near_the_papers_or_explained(tmp_path, tool, monkeypatch):
+def test_all_rows_are_close_to_the_papers_or_explained(tmp_path, tool, monkeypatch):
     pytest.importorskip('timm')
     monkeypatch.setattr(sys, 'argv', ['tool', '--out', str(tmp_path / 'tables.md')])
     tool.main()
     text = (tmp_path / 'tables.md').read_text()
     assert 'not explained' not in text
     assert '/tmp' not in text
-    # Dense networks of others: the paper's numbers are those of the original publications.
+    # The paper's numbers of dense networks are those of the original publications.
     lines = text[text.index('## Table 3') : text.index('## Table 4')].splitlines()
     dense = [cells(line) for line in lines if re.match(r'\| \w[^|]* \|  \|', line)]
     assert len(dense) == 24

@@ -1,4 +1,4 @@
-"""SNIP from real images, against scores worked out plainly."""
+"""SNIP from images and from training data, against plain backpropagation."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three classes of two, one and three images."""
+    """Three classes with two, one and three images."""
     random = np.random.default_rng(0)
     for name, count in (('a', 2), ('b', 1), ('c', 3)):
         (tmp_path / name).mkdir()
@@ -71,7 +71,7 @@ def test_snip_is_the_highest_scores_of_the_whole_network(folder):
     images = labelled_images(folder, 4)
     kept = allocate_by_images(cfg, images, 0.4, size=64, seed=3)
 
-    # The same network, batch and loss once more, by plain backpropagation.
+    # The same network, batch and loss, by plain backpropagation.
     settings = cfg.model.copy()
     settings.pop('train_cfg', None)
     torch.manual_seed(3)
@@ -90,13 +90,13 @@ def test_snip_is_the_highest_scores_of_the_whole_network(folder):
     total = sum(p.numel() for name, p in parameters.items() if name in kept)
     assert sum(kept.values()) == round(0.6 * total)
 
-    # Layers that SNIP would leave nearly dense are left dense, and the rest share what remains.
+    # Layers that would be nearly dense are dense, and the others are allocated the rest.
     rest = [name for name in kept if kept[name] < parameters[name].numel()]
     everything = torch.cat([sensitivity[name].flatten() for name in rest])
     budget = sum(kept[name] for name in rest)
     threshold = everything.kthvalue(len(everything) - budget + 1).values
     for name in rest:
-        # To the rounding of gradients summed in another order.
+        # Up to the rounding of gradients that are summed in another order.
         expected = int((sensitivity[name] >= threshold).sum())
         assert kept[name] == pytest.approx(expected, abs=max(2, 0.005 * expected))
 
