@@ -10,7 +10,7 @@ QUANTITIES = {'params': ('parameters', 'M'), 'gmacs': ('multiply-adds', 'G')}
 INTRODUCTION = """\
 # The paper's tables, counted from real models
 
-Written by `{command}`; edit that script instead.
+Written by `{command}`; do not edit it by hand.
 
 Each row is built from its config (of this package, of MMPretrain or of MMDetection; ResMLP is
 timm's, through MMPretrain's wrapper) and counted as in `tools/analysis/complexity.py`: the

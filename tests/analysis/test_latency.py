@@ -92,7 +92,7 @@ def test_table_of_the_networks(monkeypatch, capsys):
         *(('train', m) for m in ('convnext_s', 'slak_t', 'slak_t_native')),
     ]
     text = run_tool(monkeypatch, capsys, 'model.py', *arguments, '--modes', 'train')
-    assert 'time over convnext_s' in text
+    assert 'time / convnext_s' in text
 
 
 def test_overhead_of_masking(monkeypatch, capsys):

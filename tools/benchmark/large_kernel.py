@@ -4,8 +4,8 @@
     python tools/benchmark/large_kernel.py --device cuda --dtype bf16 --shapes figure4
 
 The implementations are timed in turns. Quote the ratios of their medians, because milliseconds
-depend on the machine. `native` is nn.Conv2d. Implementations whose names end in `_channels_last`
-get their input in this memory format.
+depend on the machine. `native` is nn.Conv2d, which the speed-up compares with. Implementations
+whose names end in `_channels_last` get their input in this memory format.
 """
 
 import argparse
@@ -258,7 +258,7 @@ def report(rows: list[dict], args: argparse.Namespace) -> None:
     table = Table(box=SIMPLE)
     for heading in ('feature map', 'kernel', 'pass', 'implementation'):
         table.add_column(heading, no_wrap=True)
-    for heading in ('ms', 'peak MB', 'x native', 'x best native', 'over best'):
+    for heading in ('ms', 'peak MB', 'speed-up', 'over best native', 'slower than best'):
         table.add_column(heading, justify='right')
     groups: dict[tuple, list[dict]] = {}
     for row in rows:

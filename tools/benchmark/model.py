@@ -158,7 +158,7 @@ def report(rows: list[dict], args: argparse.Namespace) -> None:
     threads = f', {args.threads} threads' if args.device == 'cpu' else ''
     print(f'{machine(args.device)}{threads}, {args.dtype}, torch {torch.__version__}')
     table = Table('mode', 'batch', 'size', 'model', box=SIMPLE)
-    for heading in ('ms', 'images/s', 'peak MB', 'time over convnext_s'):
+    for heading in ('ms', 'images/s', 'peak MB', 'time / convnext_s'):
         table.add_column(heading, justify='right')
     peers = {
         (row['mode'], row['batch'], row['size']): row['ms']
