@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from .paper import DEPTHS_T, KERNEL_SIZES, WIDTHS, Row, row_of
 from .paper_counts import Count
 
+#: quantity -> its name and unit.
+QUANTITIES = {'params': ('parameters', 'M'), 'gmacs': ('multiply-adds', 'G')}
 #: Differences above this share of the paper's number are explained.
 FAR = 0.03
 #: (width, height) of the images of tables 4 and 5.
@@ -33,7 +35,7 @@ def far_off(row: Row, counts: Mapping[str, Count]) -> list[tuple[str, str, float
         difference relative to the paper's number.
     """
     found = []
-    for quantity in ('params', 'gmacs'):
+    for quantity in QUANTITIES:
         paper = getattr(row, quantity)
         for allocation, count in counts.items():
             difference = getattr(count, quantity) / paper - 1 if paper else 0.0
@@ -57,7 +59,7 @@ def reason_for(table: int, label: str, quantity: str, allocation: str) -> str:
     for item in contradictions():
         if (item.table, item.label, item.quantity) == (table, label, quantity):
             value = format_quantity(item.value, quantity)
-            unit = 'M' if quantity == 'params' else 'G'
+            unit = QUANTITIES[quantity][1]
             return f"the paper's other numbers add up to {value} {unit}: {item.reason}"
     if (table, label, allocation) == (2, 'sparse groups, wide 7-7-7-7', 'SNIP'):
         extra = 2 * 7 * 5 + 5 * 5 - 7 * 7

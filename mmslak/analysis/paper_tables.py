@@ -2,10 +2,14 @@
 
 from .paper import TABLES, row_of
 from .paper_counts import Count, Counts, missing_packages
-from .paper_differences import FAR, contradictions, far_off, format_quantity, reason_for
-
-#: quantity -> its name and unit in the tables.
-QUANTITIES = {'params': ('parameters', 'M'), 'gmacs': ('multiply-adds', 'G')}
+from .paper_differences import (
+    FAR,
+    QUANTITIES,
+    contradictions,
+    far_off,
+    format_quantity,
+    reason_for,
+)
 
 INTRODUCTION = """\
 # The paper's tables, counted from real models

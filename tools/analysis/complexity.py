@@ -19,8 +19,7 @@ from rich.table import Table
 
 from mmslak.analysis.complexity import config_costs, config_sparsity, default_shape, format_count
 from mmslak.analysis.paper import row_of_config
-from mmslak.analysis.paper_differences import FAR, reason_for
-from mmslak.analysis.paper_tables import QUANTITIES
+from mmslak.analysis.paper_differences import FAR, QUANTITIES, reason_for
 from mmslak.analysis.snip_allocation import allocate_by_training_batch
 from mmslak.cli.config import load_config
 from mmslak.console import guarded
