@@ -1,4 +1,4 @@
-"""Look at networks and at what they predict."""
+"""What networks cost, what they see and how they train; the paper's numbers to compare with."""
 
 from .sheet import picture_sheet
 

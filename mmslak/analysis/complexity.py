@@ -1,38 +1,36 @@
-"""Parameters and multiply-adds, dense and sparse."""
+"""Parameters and multiply-adds of networks, dense and sparse."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..models import branches_kept_apart
+from ..models import branches_kept_apart, build_model
 from ..sparsity import allocate, select_targets
 
 
 def weight_uses(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
-    """Count in how many multiply-adds each weight of a convolution or linear layer takes part.
+    """Count the multiply-adds that each weight of a convolution or linear layer is used in.
 
-    A multiply-add counts once, as in the paper, and taps that fall on padding count like all
-    others. A layer's multiply-adds are then ``uses * weights``, or ``uses * kept weights``
-    where zeros are left out.
+    Each multiply-add counts once, as in the paper, including those on padding. A layer has
+    ``uses * weights`` multiply-adds, or ``uses * active weights`` without the masked ones.
 
     Args:
         model (nn.Module): The network; on the meta device only shapes are computed.
         run (Callable): Runs it on one input, such as ``lambda: model(x)``.
 
     Returns:
-        dict[str, int]: By the name of the weight; layers that did not run are not in it.
+        dict[str, int]: By the name of the weight; without the layers that did not run.
     """
     uses: dict[str, int] = {}
     handles = []
 
     def counter(name: str):
         def count(layer: nn.Module, inputs: tuple, out: Tensor) -> None:
-            # A transposed convolution takes each weight once for every position it reads.
+            # A transposed convolution uses each weight once for every position of its input.
             transposed = isinstance(layer, nn.modules.conv._ConvTransposeNd)
             positions = inputs[0] if transposed else out
             channel = -1 if isinstance(layer, nn.Linear) else 1
@@ -45,7 +43,7 @@ def weight_uses(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
             name = f'{path}.weight' if path else 'weight'
             handles.append(layer.register_forward_hook(counter(name)))
     try:
-        # Fused branches would not call the layers one by one.
+        # Fused branches do not call the individual layers.
         with torch.no_grad(), branches_kept_apart(model):
             run()
     finally:
@@ -54,21 +52,48 @@ def weight_uses(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
     return uses
 
 
-#: Default input (height, width) in pixels for each toolbox, as in the paper's tables.
+#: Default (height, width) of the image in pixels for each toolbox, as in the paper's tables.
 SHAPES = {'mmseg': (512, 2048), 'mmdet': (800, 1280), 'mmpretrain': (224, 224)}
-#: What a detector's second stage sees: proposals for boxes, and regions for masks.
+#: Regions per image in the second stage of a detector, for the box heads and for the mask heads.
 PROPOSALS, MASK_REGIONS = 1000, 100
 
 
+def default_shape(cfg: Config) -> tuple[int, int]:
+    """Return the height and width in pixels for which a config's model is counted.
+
+    Args:
+        cfg (Config): A config of any toolbox.
+
+    Returns:
+        tuple[int, int]: Its ``input_size`` if it has one, else the size in the paper's tables.
+    """
+    if 'input_size' in cfg:
+        return (cfg.input_size, cfg.input_size)
+    return SHAPES.get(cfg.get('default_scope'), (224, 224))
+
+
+def format_count(value: float) -> str:
+    """Format a number with at least one decimal and at least three significant digits.
+
+    Args:
+        value (float): Not negative, such as parameters in millions.
+
+    Returns:
+        str: Such as ``957.3``, ``5.22`` or ``0.0312``.
+    """
+    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 1
+    return f'{value:.{max(1, decimals)}f}'
+
+
 def config_sparsity(cfg: Config) -> float:
-    """Tell the sparsity that a config trains with.
+    """Return the sparsity that a config trains with.
 
     Args:
         cfg (Config): A config of any of the three toolboxes.
 
     Returns:
-        float: That of its ``DynamicSparsityHook``, 0 where the hook is off; 0.4, the paper's,
-        where there is none or it keeps the masks of another model.
+        float: The sparsity of its ``DynamicSparsityHook``; 0 if the hook is off; 0.4, as in the
+        paper, if there is no hook or it does not name a sparsity.
     """
     for hook in cfg.get('custom_hooks') or []:
         if 'DynamicSparsityHook' in str(hook.get('type')):
@@ -81,22 +106,22 @@ def config_sparsity(cfg: Config) -> float:
 def multiply_adds(run: Callable[[], object]) -> int:
     """Count the multiply-adds of all convolutions and matrix products in a piece of code.
 
-    Unlike :func:`weight_uses` this includes what no layer shows: the products of queries,
-    keys and values, and those with weights that belong to no convolution or linear layer,
-    such as the projections in ``nn.MultiheadAttention``. Products element by element (norms,
-    activations, gates) are left out, as in the published counts.
+    Unlike :func:`weight_uses` this includes the products of queries, keys and values, and those
+    with weights outside of convolutions and linear layers, such as the projections in
+    ``nn.MultiheadAttention``. Element-wise products (norms, activations, gates) are not counted,
+    as usual in publications.
 
     Args:
-        run (Callable): The code, such as ``lambda: model(x)``, without gradients. On the meta
-            device only shapes are computed, and every fused attention is seen; on others a
-            fused kernel that PyTorch has no formula for counts 0.
+        run (Callable): The code, such as ``lambda: model(x)``; it runs without gradients. On the
+            meta device only shapes are computed, and every fused attention is counted; on other
+            devices fused kernels for which PyTorch has no formula count 0.
 
     Returns:
-        int: Each multiply-add once, those on padding included.
+        int: Number of multiply-adds, including those on padding.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run()
-    # PyTorch counts a multiplication and an addition as two.
+    # PyTorch counts a multiplication and an addition as two operations.
     return counter.get_total_flops() // 2
 
 
@@ -109,43 +134,40 @@ def config_costs(
     """Count parameters and multiply-adds of a config's model, dense and sparse.
 
     The model runs on the meta device, where only shapes are computed. Multiply-adds are those
-    of :func:`multiply_adds`, of what runs at test time, once each: for a segmentor backbone
-    and decode head, for a detector also the neck, the RPN, the box heads on 1000 proposals
-    and the mask heads on 100 regions. Sparse means that the convolutions and linear layers of
-    the backbone (and of a classifier's head) keep only some of their weights, every layer the
-    same share unless ``kept`` says otherwise, and zeros are left out.
+    of :func:`multiply_adds` at test time: backbone and decode head of a segmentor; backbone, neck,
+    RPN, the box heads on 1000 proposals and the mask heads on 100 regions of a detector. In the
+    sparse model, the weights of :func:`sparse_weights` are partly masked and not counted.
 
     Args:
         cfg (Config): A config of any of the three toolboxes.
-        shape (tuple[int, int]): Height and width of the one image, in pixels.
-        sparsity (float): Share of the backbone's weights left out.
-        kept (Mapping[str, int], optional): How many weights each layer keeps, by the name of
-            the weight, such as from :func:`mmslak.analysis.snip_on_images.snip_allocation`, instead
-            of the same share. What it has of another head counts nothing here.
+        shape (tuple[int, int]): Height and width of the image in pixels.
+        sparsity (float): Share of these weights that is masked, the same in every layer.
+        kept (Mapping[str, int], optional): Number of active weights of each layer, by the name of
+            the weight, such as from :mod:`mmslak.analysis.snip_allocation`. It replaces
+            ``sparsity``. Entries of other layers are ignored, because a backbone may inherit the
+            allocation of a classifier.
 
     Returns:
-        dict: ``params_dense``, ``params_sparse``, ``macs_dense`` and ``macs_sparse``, numbers.
+        dict: Numbers ``params_dense``, ``params_sparse``, ``macs_dense`` and ``macs_sparse``.
 
     Raises:
-        ValueError: If ``kept`` lacks a weight of the backbone or keeps more than it has.
+        ValueError: If ``kept`` has no valid number for a layer, or the model has no backbone.
     """
     settings = cfg.model.copy()
     if 'pretrained' in settings:
         settings.pretrained = None
     if cfg.get('default_scope') == 'mmpretrain':
-        # Mixup and CutMix concern training only, and a line is logged for them every time.
+        # Mixup and CutMix are not needed here, and MMPretrain logs a line about them.
         settings.pop('train_cfg', None)
-    # Built on the CPU first: some backbones compute with numbers while they are built.
-    # Synchronised batch norms run on accelerators only; ordinary ones count the same.
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        model = revert_sync_batchnorm(MODELS.build(settings)).eval().to('meta')
+    # Built on the CPU first, because some backbones compute with numbers while they are built.
+    model = build_model(cfg, settings).eval().to('meta')
     uses: dict[str, int] = {}
     with torch.device('meta'):
         channels = settings.get('backbone', {}).get('in_channels', 3)
         image = torch.zeros(1, channels, *shape)
         macs = multiply_adds(lambda: uses.update(weight_uses(model, lambda: _run(model, image))))
     parameters = dict(model.named_parameters())
-    left_out = {}
+    masked = {}
     if sparsity or kept is not None:
         weights = sparse_weights(model)
         if kept is None:
@@ -153,37 +175,44 @@ def config_costs(
         for name, weight in weights.items():
             if not 0 <= kept.get(name, -1) <= weight.numel():
                 raise ValueError(
-                    f'kept must tell how many of the {weight.numel()} weights of {name!r} are '
-                    f'kept, got {kept.get(name)!r}'
+                    f'kept must have a number from 0 to {weight.numel()} for {name!r}, got '
+                    f'{kept.get(name)!r}'
                 )
-            left_out[name] = weight.numel() - kept[name]
+            masked[name] = weight.numel() - kept[name]
     dense = sum(p.numel() for p in parameters.values())
     return dict(
         params_dense=dense,
-        params_sparse=dense - sum(left_out.values()),
+        params_sparse=dense - sum(masked.values()),
         macs_dense=macs,
-        macs_sparse=macs - sum(uses.get(name, 0) * count for name, count in left_out.items()),
+        macs_sparse=macs - sum(uses.get(name, 0) * count for name, count in masked.items()),
     )
 
 
 def sparse_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Choose what the paper makes sparse: the backbone, and of a classifier the head.
+    """Select the weights that are sparse in the paper: the backbone, and a classifier's head.
 
     Args:
         model (nn.Module): A model of any of the three toolboxes.
 
     Returns:
         dict[str, nn.Parameter]: The weights of its convolutions and linear layers, by name.
+
+    Raises:
+        ValueError: If the model has no backbone.
     """
+    if not hasattr(model, 'backbone'):
+        raise ValueError(
+            f'model must have a backbone that can be sparse, but {type(model).__name__} has none'
+        )
     weights = select_targets(model.backbone, 'all', 'backbone.')
-    # Detectors and segmentors call theirs otherwise.
+    # Only classifiers call their head `head`.
     if isinstance(getattr(model, 'head', None), nn.Module):
         weights.update(select_targets(model.head, 'all', 'head.'))
     return weights
 
 
 def _run(model: nn.Module, image: Tensor) -> None:
-    """Run what a model runs at test time, but for what has no weights."""
+    """Run the parts of a model that have weights and run at test time."""
     if not hasattr(model, 'roi_head'):
         model(image, mode='tensor')
         return
@@ -195,7 +224,7 @@ def _run(model: nn.Module, image: Tensor) -> None:
         extractors = getattr(roi_head, f'{kind}_roi_extractor', None)
         if heads is None:
             continue
-        # A cascade has a head a stage, others have one.
+        # A cascade has one head per stage.
         heads = heads if isinstance(heads, nn.ModuleList) else [heads]
         extractors = extractors if isinstance(extractors, nn.ModuleList) else [extractors]
         for head, extractor in zip(heads, extractors, strict=True):

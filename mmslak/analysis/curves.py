@@ -1,13 +1,14 @@
-"""Loss and score of trainings, as MMEngine wrote them down."""
+"""Scalars of trainings over time, such as the loss, the score and the sparsity."""
 
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-#: Names of scores, the first one found being the one to draw.
+#: Names of scores; the first one that a run has is drawn.
 SCORES = (
     'accuracy/top1',
     'single-label/f1-score',
@@ -17,68 +18,89 @@ SCORES = (
     'bbox_mAP',
     'mAP',
 )
-#: What a line of validation holds besides scores.
+#: Scalars of a validation that are not scores.
 _NO_SCORES = ('step', 'epoch', 'iter', 'time', 'data_time', 'lr', 'base_lr', 'memory')
 
+#: Steps and values, in order of steps.
 Series = list[tuple[int, float]]
+_Points = dict[str, dict[int, float]]
 
 
-def read_scalars(work_dir: str | Path) -> tuple[dict[str, Series], dict[str, Series]]:
-    """Read what all runs in a work folder logged, of training and of validation.
-
-    A run that was resumed takes the place of what earlier ones wrote beyond the point of resuming;
-    one that was started again takes the place of all of it. Where it began is read from its log:
-    the first step it logged does not tell, as that depends on the interval of logging.
+class Scalars(NamedTuple):
+    """The scalars of a training by name.
 
     Args:
-        work_dir (str or Path): Folder that ``tools/train.py`` wrote, with a folder for each run.
+        training (dict[str, Series]): Logged during training, by iteration.
+        validation (dict[str, Series]): Logged by validations; by iteration, or by epoch if the
+            config counts epochs.
+        hooks (dict[str, Series]): Logged by hooks, such as the density of the layers, by iteration.
+    """
+
+    training: dict[str, Series]
+    validation: dict[str, Series]
+    hooks: dict[str, Series]
+
+
+def read_scalars(work_dir: str | Path) -> Scalars:
+    """Read the scalars of all runs in a work directory as one training.
+
+    A resumed run replaces what earlier runs logged after the point of resuming, and a run that
+    started from scratch replaces everything. The point of resuming is read from the log of the
+    run, because the first step in the scalars depends on the logging interval.
+
+    Args:
+        work_dir (str or Path): Directory that ``tools/train.py`` wrote, with a directory per run.
 
     Returns:
-        tuple: Of training and of validation, by name, as (step, value) in order of steps. Steps of
-        training are iterations; those of validation iterations, or epochs where a config counts
-        in epochs.
+        Scalars: Of training, validation and hooks.
 
     Raises:
-        FileNotFoundError: If there is no such folder, no run in it has logged anything, or a later
-            run has no log.
+        FileNotFoundError: If there is no such directory, no run in it has logged anything, or a
+            later run has no log.
     """
     work_dir = Path(work_dir)
-    train: dict[str, dict[int, float]] = {}
-    val: dict[str, dict[int, float]] = {}
-    # The folders of the runs are named by the time at which they began.
+    train: _Points = {}
+    val: _Points = {}
+    hooks: _Points = {}
+    # The directories of the runs are named after the time at which they began.
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        # Only training has a learning rate; validation is timed, and lines of hooks are not.
+        # Only training logs a learning rate, and hooks do not log times.
         training = [line for line in lines if 'lr' in line]
         validation = [line for line in lines if 'lr' not in line and 'data_time' in line]
-        if not training and not validation:
-            continue
-        if train or val:
+        of_hooks = [line for line in lines if 'lr' not in line and 'data_time' not in line]
+        if lines and (train or val or hooks):
             resumed = _resumed(path.parents[1])
-            # Validation counts in epochs where they are logged with training's iterations.
+            # Validations are counted in epochs if training logs epochs.
             by_epoch = bool(train.get('epoch')) or any('epoch' in line for line in training)
-            for series, unit in ((train, 'iter'), (val, 'epoch' if by_epoch else 'iter')):
-                _keep(series, resumed and resumed[unit])
+            # If a run was interrupted before its first step, only hooks have logged.
+            if training or validation:
+                _keep(train, resumed and resumed['iter'])
+                _keep(val, resumed and resumed['epoch' if by_epoch else 'iter'])
+            _keep(hooks, resumed and resumed['iter'])
         _add(train, training)
         _add(val, validation)
-    if not train and not val:
+        _add(hooks, of_hooks)
+    if not train and not val and not hooks:
         raise FileNotFoundError(
-            f'{work_dir} holds no run that logged anything (no */vis_data/scalars.json): give the '
-            'folder that tools/train.py wrote'
+            f'{work_dir} contains no run that logged anything (no */vis_data/scalars.json); give '
+            'the directory that tools/train.py wrote'
         )
-    return tuple(
-        {name: sorted(values.items()) for name, values in series.items() if values}
-        for series in (train, val)
+    return Scalars(
+        *(
+            {name: sorted(values.items()) for name, values in points.items() if values}
+            for points in (train, val, hooks)
+        )
     )
 
 
 def _resumed(run: Path) -> dict[str, int] | None:
-    """Read after which epoch and iteration a run went on, or None where it started from nothing."""
+    """Read the epoch and iteration at which a run was resumed; None if it started from scratch."""
     logs = sorted(run.glob('*.log'))
     if not logs:
         raise FileNotFoundError(
-            f'{run} holds no log that tells where the run began: copy its .log file there, or move '
-            'the earlier runs out of the work folder'
+            f'{run} contains no log that says where the run began; copy its .log file there, or '
+            'move the earlier runs out of the work directory'
         )
     for log in logs:
         text = log.read_text(encoding='utf-8', errors='replace')
@@ -87,39 +109,41 @@ def _resumed(run: Path) -> dict[str, int] | None:
     return None
 
 
-def _keep(series: dict[str, dict[int, float]], last: int | None) -> None:
-    """Leave out what comes after a step, or all where there is none."""
-    for values in series.values():
+def _keep(points: _Points, last: int | None) -> None:
+    """Remove what was logged after step ``last``, or everything if it is None."""
+    for values in points.values():
         for step in [step for step in values if last is None or step > last]:
             del values[step]
 
 
-def _add(series: dict[str, dict[int, float]], lines: list[dict]) -> None:
+def _add(points: _Points, lines: list[dict]) -> None:
     """Add the numbers of a run's lines."""
     for line in lines:
         for name, value in line.items():
             if isinstance(value, (int, float)) and name != 'step':
-                series.setdefault(name, {})[line['step']] = float(value)
+                points.setdefault(name, {})[line['step']] = float(value)
 
 
 def score_name(validations: Sequence[dict[str, Series]], wanted: str | None = None) -> str | None:
-    """Choose the score to compare runs by.
+    """Choose the score by which runs are compared.
 
     Args:
-        validations (Sequence[dict]): What :func:`read_scalars` read of each run's validation.
-        wanted (str, optional): A name that has to be in one of them.
+        validations (Sequence[dict]): The validation scalars of each run, from
+            :func:`read_scalars`.
+        wanted (str, optional): Name of the score. Default: the first of :data:`SCORES` that a run
+            has, or any other score.
 
     Returns:
-        str: The name, or None where no run was validated.
+        str: The name, or None if no run was validated.
 
     Raises:
-        ValueError: If no run has ``wanted``, naming what there is.
+        ValueError: If no run has ``wanted``, naming the scores that the runs have.
     """
     names = [name for val in validations for name in val if name not in _NO_SCORES]
     if wanted is not None:
         if wanted not in names:
             found = ', '.join(sorted(set(names))) or 'none'
-            raise ValueError(f'--score {wanted} is in none of the runs; there: {found}')
+            raise ValueError(f'--score {wanted} is in none of the runs, which have: {found}')
         return wanted
     known = [name for name in SCORES if name in names]
     return (known or names or [None])[0]
@@ -130,7 +154,8 @@ def moving_average(values: Sequence[float], window: int) -> np.ndarray:
 
     Args:
         values (Sequence[float]): N values.
-        window (int): How many are averaged, odd; fewer at the ends, as many on either side.
+        window (int): Number of values in an average, odd; near the ends it is smaller, with as
+            many values before as after.
 
     Returns:
         np.ndarray: N averages.
@@ -139,7 +164,7 @@ def moving_average(values: Sequence[float], window: int) -> np.ndarray:
         ValueError: If the window is even or not positive.
     """
     if window < 1 or window % 2 == 0:
-        raise ValueError(f'the window must be odd and positive, got {window}')
+        raise ValueError(f'window must be odd and positive, got {window}')
     values = np.asarray(values, float)
     averages = np.empty_like(values)
     for i in range(len(values)):

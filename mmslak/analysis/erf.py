@@ -1,4 +1,4 @@
-"""Effective receptive fields: how much each input pixel contributes to one output position."""
+"""Effective receptive fields (ERF): how much each pixel contributes to one output position."""
 
 import copy
 import json
@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 from torch import Tensor, nn
 
-from ..checkpoints import CheckpointError, load_backbone, read_checkpoint
-from ..models import SLaK
+from ..checkpoints import CheckpointError, compare, load_backbone, read_checkpoint
+from ..models import SLaK, build_model
 
-#: Shares of the total that table 10 of the paper reports.
+#: Thresholds t of the high-contribution area ratio in the paper's table 10.
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 #: Mean and standard deviation of ImageNet in RGB, for configs without a data preprocessor.
@@ -28,28 +26,29 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 def contribution_scores(
     backbone: nn.Module, image: Tensor, point: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Score how much each pixel contributes to one position of the last feature map.
+    """Compute how much each pixel contributes to one position of the last feature map.
 
-    The score of a pixel is the gradient of the sum over channels of the rectified features at
-    that position, rectified and summed over the channels of the input (paper, section 6.1; Luo et
-    al., 2016; Ding et al., 2022).
+    The score of a pixel is the gradient, with respect to the pixel, of the features at that
+    position, rectified and summed over their channels. The gradient is rectified and summed over
+    the channels of the image (paper, section 6.1; Luo et al., 2016; Ding et al., 2022).
 
     Args:
         backbone (nn.Module): Maps images of shape (1, C, H, W) to a feature map of shape
-            (1, D, h, w) or a sequence of such, of which the last is used.
+            (1, D, h, w), or to a sequence of feature maps, of which the last one is used.
         image (Tensor): Of shape (1, C, H, W).
-        point (tuple[int, int], optional): Position (x, y) in the last map, from 0. Default: its
-            centre, (w // 2, h // 2).
+        point (tuple[int, int], optional): Position (x, y) in the last feature map, from 0.
+            Default: its centre, (w // 2, h // 2).
 
     Returns:
-        tuple: Scores of shape (H, W), float64, none negative; and the size (h, w) of that map.
+        tuple[np.ndarray, tuple[int, int]]: Scores of shape (H, W), float64 and not negative; and
+        the size (h, w) of the last feature map.
 
     Raises:
-        ValueError: If the backbone returns no feature map, or the point lies outside of it.
+        ValueError: If the backbone returns no feature map, or the point is outside of it.
     """
     image = image.detach().requires_grad_()
     features, (x, y) = _output(backbone, image, point)
-    # Not autograd.grad, which checkpointing of the older kind in other backbones cannot serve.
+    # autograd.grad does not work with the reentrant checkpointing of other backbones.
     features[0, :, y, x].relu().sum().backward()
     return image.grad[0].relu().sum(0).double().cpu().numpy(), tuple(features.shape[-2:])
 
@@ -69,30 +68,30 @@ def check_backbone(
 def _output(
     backbone: nn.Module, image: Tensor, point: tuple[int, int] | None
 ) -> tuple[Tensor, tuple[int, int]]:
-    """Give the last feature map of an image, and the position (x, y) in it."""
+    """Return the last feature map of an image, and the position (x, y) in it."""
     features = backbone(image)
     if isinstance(features, (list, tuple)):
         features = features[-1]
     if not isinstance(features, Tensor) or features.dim() != 4:
         found = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ValueError(
-            f'the backbone returns {found} where a feature map of shape (N, C, H, W) is needed: '
-            'choose options of model.backbone with which it returns one, or another backbone'
+            f'the backbone must return a feature map of shape (N, C, H, W), got {found}; change '
+            'the options of model.backbone or use another backbone'
         )
     height, width = features.shape[-2:]
     x, y = (width // 2, height // 2) if point is None else point
     if not (0 <= x < width and 0 <= y < height):
         raise ValueError(
-            f'--point {x} {y} lies outside the last feature map: x must be in 0..{width - 1}, '
+            f'--point {x} {y} is outside the last feature map: x must be in 0..{width - 1}, '
             f'y in 0..{height - 1}'
         )
     return features, (x, y)
 
 
 def rescaled_log(scores: np.ndarray) -> np.ndarray:
-    """Compute ``log10(1 + scores)`` divided by its maximum, as the paper's figure 3 shows.
+    """Compute ``log10(1 + scores)`` divided by its maximum, as in the paper's figure 3.
 
-    The logarithm depends on the absolute size of the gradients, which is that of the network.
+    The result depends on the scale of the gradients, which differs between networks.
 
     Args:
         scores (np.ndarray): Of shape (H, W), not negative.
@@ -108,16 +107,16 @@ def rescaled_log(scores: np.ndarray) -> np.ndarray:
 def area_ratio(
     scores: np.ndarray, threshold: float, centre: tuple[int, int] | None = None
 ) -> float:
-    """Compute the share of the area that holds more than ``threshold`` of all contributions.
+    """Compute the high-contribution area ratio, r in the paper.
 
-    It is the area of the smallest square around the centre whose share of the total exceeds the
-    threshold, over that of the input (paper, table 10; Ding et al., 2022). Squares have odd sides
-    and are cut at the borders of the input.
+    It is the area of the smallest square around the centre that contains more than ``threshold``
+    of the sum of all scores, relative to the area of the image (paper, table 10; Ding et al.,
+    2022). Squares have odd sides and are cropped at the borders of the image.
 
     Args:
         scores (np.ndarray): Of shape (H, W), not negative.
-        threshold (float): Share of the total, from 0 to below 1.
-        centre (tuple[int, int], optional): Middle pixel (x, y) of the squares. Default:
+        threshold (float): Share of the sum, in [0, 1).
+        centre (tuple[int, int], optional): Centre pixel (x, y) of the squares. Default:
             (W // 2, H // 2).
 
     Returns:
@@ -127,7 +126,7 @@ def area_ratio(
         ValueError: If the threshold is out of range, or all scores are zero.
     """
     if not 0 <= threshold < 1:
-        raise ValueError(f'the threshold must be at least 0 and below 1, got {threshold!r}')
+        raise ValueError(f'threshold must be a number in [0, 1), got {threshold!r}')
     height, width = scores.shape
     x, y = (width // 2, height // 2) if centre is None else centre
     sums = np.zeros((height + 1, width + 1))
@@ -147,39 +146,34 @@ def area_ratio(
 def build_backbone(cfg: Config, checkpoint: str | Path | None = None, seed: int = 0) -> nn.Module:
     """Build the backbone of a config of any toolbox, for gradients with respect to its input.
 
-    It is in evaluation mode, its parameters need no gradients, it returns maps where its config
-    asks for a pooled vector, and recomputes activations where it can (``with_cp``).
+    It is in evaluation mode, its parameters do not require gradients, and it recomputes
+    activations if it can (``with_cp``). Backbones that would return a pooled vector or a class
+    token return the feature map instead.
 
     Args:
         cfg (Config): A config with ``model.backbone``.
-        checkpoint (str or Path, optional): Weights, of the whole model or of the backbone. Default:
-            the backbone as it is initialised; a pre-trained file that the config names is left
-            out.
-        seed (int): Of that initialisation.
+        checkpoint (str or Path, optional): Weights of the whole model or of the backbone. Default:
+            random initialisation, even if the config names a pre-trained file.
+        seed (int): Seed of the initialisation.
 
     Raises:
         ValueError: If the config has no backbone, or the checkpoint does not fit.
-        FileNotFoundError: If there is no such checkpoint.
+        FileNotFoundError: If the checkpoint does not exist.
     """
     settings = backbone_settings(cfg)
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise FileNotFoundError(f'checkpoint {checkpoint} does not exist')
     torch.manual_seed(seed)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        backbone = MODELS.build(copy.deepcopy(settings))
-        asked = {}
-        if getattr(backbone, 'gap_before_final_norm', False):
-            asked['gap_before_final_norm'] = False
-        # MMPretrain's vision Transformers return the class token unless told so.
-        if 'featmap' in getattr(backbone, 'OUT_TYPES', ()):
-            asked['out_type'] = 'featmap'
-        if asked:
-            torch.manual_seed(seed)
-            backbone = MODELS.build(dict(copy.deepcopy(settings), **asked))
-        if hasattr(backbone, 'init_weights'):
-            backbone.init_weights()
-    # Synchronised batch norms run on accelerators only; in evaluation mode they do the same.
-    backbone = revert_sync_batchnorm(backbone)
+    backbone = build_model(cfg, settings, init_weights=True)
+    feature_map = {}
+    if getattr(backbone, 'gap_before_final_norm', False):
+        feature_map['gap_before_final_norm'] = False
+    # By default MMPretrain's vision Transformers return the class token.
+    if 'featmap' in getattr(backbone, 'OUT_TYPES', ()):
+        feature_map['out_type'] = 'featmap'
+    if feature_map:
+        torch.manual_seed(seed)
+        backbone = build_model(cfg, dict(settings, **feature_map), init_weights=True)
     if isinstance(backbone, SLaK) and checkpoint is not None:
         load_backbone(backbone, str(checkpoint))
     elif checkpoint is not None:
@@ -187,20 +181,20 @@ def build_backbone(cfg: Config, checkpoint: str | Path | None = None, seed: int 
     for module in backbone.modules():
         if hasattr(module, 'with_cp'):
             module.with_cp = True
-    # Not chained: train() of some backbones returns nothing.
+    # Not chained, because train() of some backbones returns None.
     backbone.eval()
     return backbone.requires_grad_(False)
 
 
 def backbone_settings(cfg: Config) -> dict:
-    """Give the settings of a config's backbone, without a pre-trained file to start from.
+    """Return the settings of a config's backbone without pre-trained weights.
 
     Raises:
         ValueError: If the config has no ``model.backbone``.
     """
     model = cfg.get('model') or {}
     if not model.get('backbone'):
-        raise ValueError(f'{cfg.filename} has no model.backbone')
+        raise ValueError(f'{cfg.filename or "the config"} has no model.backbone')
     settings = copy.deepcopy(model['backbone'].to_dict())
     settings.pop('pretrained', None)
     init = settings.get('init_cfg')
@@ -212,7 +206,7 @@ def backbone_settings(cfg: Config) -> dict:
 
 
 def _load(backbone: nn.Module, source: str) -> None:
-    """Load a backbone that is not ours: everything in it has to be in the file."""
+    """Load a backbone of another package, of which the file must contain every entry."""
     state = read_checkpoint(source)
     for key in ('state_dict', 'model'):
         if isinstance(state.get(key), dict):
@@ -220,30 +214,26 @@ def _load(backbone: nn.Module, source: str) -> None:
     prefix = 'backbone.'
     if any(name.startswith(prefix) for name in state):
         state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    for name, value in backbone.state_dict().items():
-        if name.endswith('num_batches_tracked'):
-            continue
-        found = tuple(state[name].shape) if name in state else 'nothing'
-        if found != tuple(value.shape):
-            raise CheckpointError(
-                f'{source} does not fit model.backbone: {name} is {found} in the file and '
-                f'{tuple(value.shape)} here'
-            )
-    backbone.load_state_dict(state, strict=False)
+    # Files of whole models without a prefix contain the entries of heads as well.
+    wanted = backbone.state_dict()
+    found = {name: value for name, value in state.items() if name in wanted}
+    if differences := compare(found, wanted):
+        raise CheckpointError(f'{source} does not fit model.backbone: {differences.first()}')
+    backbone.load_state_dict(found, strict=False)
 
 
 class InputReader:
-    """Read images as a config's model expects them.
+    """Read images as the model of a config expects them.
 
     Args:
-        cfg (Config): Its data preprocessor gives mean, standard deviation and channel order;
-            where the config has none, they are those of ImageNet in RGB.
-        size (int): Both sides of the image in pixels; others are resized to it, as in the paper.
+        cfg (Config): Its data preprocessor determines mean, standard deviation and channel order.
+            Without a data preprocessor they are those of ImageNet in RGB.
+        size (int): Side in pixels to which images are resized, as in the paper.
     """
 
     def __init__(self, cfg: Config, size: int):
         found = cfg.get('model', {}).get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-        # A preprocessor that is given no mean does not normalise.
+        # A preprocessor without a mean does not normalise.
         mean, std = ((0.0,) * 3, (1.0,) * 3) if found else (MEAN, STD)
         self.mean = np.asarray(found.get('mean') or mean, np.float32)
         self.std = np.asarray(found.get('std') or std, np.float32)
@@ -252,11 +242,11 @@ class InputReader:
 
     @property
     def settings(self) -> dict:
-        """What its tensors depend on besides the file."""
+        """Everything besides the file that the tensors depend on."""
         return dict(mean=self.mean.tolist(), std=self.std.tolist(), rgb=self.rgb, size=self.size)
 
     def __call__(self, path: str | Path) -> Tensor:
-        """Read one file as a tensor of shape (1, 3, size, size)."""
+        """Read one image as a tensor of shape (1, 3, size, size)."""
         with Image.open(path) as image:
             image = image.convert('RGB').resize((self.size, self.size), Image.Resampling.BICUBIC)
         pixels = np.asarray(image, np.float32)
@@ -267,30 +257,36 @@ class InputReader:
 
 
 def sample_images(folder: str | Path, count: int, seed: int = 0) -> list[Path]:
-    """Draw images from a folder and the folders in it; a larger count begins with the same ones.
+    """Sample images from a directory and its subdirectories.
+
+    Args:
+        folder (str or Path): The directory.
+        count (int): Number of images.
+        seed (int): Seed of the random order. With the same seed a larger sample begins with the
+            images of a smaller one.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If it holds fewer images.
+        FileNotFoundError: If the directory does not exist.
+        ValueError: If it contains fewer images.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f'--images {folder} is no folder')
+        raise FileNotFoundError(f'--images {folder} is not a directory')
     paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES)
     if not 1 <= count <= len(paths):
         raise ValueError(
-            f'--num must be from 1 to the {len(paths)} images in {folder}, got {count}'
+            f'--num must be from 1 to {len(paths)}, the number of images in {folder}, got {count}'
         )
     random.Random(seed).shuffle(paths)
     return paths[:count]
 
 
 class ERFState:
-    """The sum of scores over the images seen so far, kept in a file so that it can go on.
+    """The sum of the scores of all images so far, kept in a file so that a run can continue.
 
     Args:
-        path (Path): The file, ``.npz``; made at the first image.
-        settings (dict): What the scores depend on besides the images: plain numbers and strings.
+        path (Path): The ``.npz`` file; it is created with the first image.
+        settings (dict): Numbers and strings that the scores depend on besides the images.
 
     Raises:
         ValueError: If the file was made with other settings, naming them.
@@ -311,23 +307,23 @@ class ERFState:
         changed = sorted(k for k in {*before, *wanted} if before.get(k) != wanted.get(k))
         if changed:
             raise ValueError(
-                f'{self.path} was made with another {", ".join(changed)}: give another --out, '
-                'or delete it to start over'
+                f'{self.path} was made with other settings ({", ".join(changed)}): give another '
+                '--out, or delete the file to start over'
             )
 
     def left(self, paths: Sequence[Path]) -> list[Path]:
-        """Tell which of the images are not in the sum yet.
+        """Return the images that are not in the sum yet.
 
         Raises:
-            ValueError: If the sum holds others.
+            ValueError: If the sum contains other images than these.
         """
         names = [str(path) for path in paths]
         foreign = [name for name in self.images if name not in names]
         if foreign:
             raise ValueError(
-                f'{self.path} holds {len(self.images)} images, {foreign[0]} among them, which this '
-                'run would not take: give the same --images and at least as large a --num, another '
-                '--out, or delete it to start over'
+                f'{self.path} contains {len(self.images)} images, and {foreign[0]} is not in this '
+                'run: give the same --images and the same or a larger --num, give another --out, '
+                'or delete the file to start over'
             )
         return [path for path in paths if str(path) not in self.images]
 
@@ -337,7 +333,11 @@ class ERFState:
         return self.total / len(self.images)
 
     def centre(self, point: tuple[int, int] | None) -> tuple[int, int] | None:
-        """Tell the input pixel (x, y) in the middle of a position of the last map; None of None."""
+        """Return the pixel (x, y) at the centre of a position in the last feature map.
+
+        Args:
+            point (tuple[int, int], optional): The position (x, y). Default: None is returned.
+        """
         if point is None:
             return None
         (height, width), (rows, columns) = self.total.shape, self.map_size
@@ -345,7 +345,13 @@ class ERFState:
         return (2 * x + 1) * width // (2 * columns), (2 * y + 1) * height // (2 * rows)
 
     def add(self, name: str, scores: np.ndarray, map_size: tuple[int, int]) -> None:
-        """Add the scores of one image and write the file, whole or not at all."""
+        """Add the scores of one image, and replace the file in one step.
+
+        Args:
+            name (str): Name of the image.
+            scores (np.ndarray): Of shape (H, W).
+            map_size (tuple[int, int]): Size (h, w) of the last feature map.
+        """
         self.map_size = map_size
         self.total = scores if self.total is None else self.total + scores
         self.images.append(name)
@@ -370,23 +376,23 @@ def effective_receptive_field(
     device: str = 'cpu',
     progress: Callable[[], None] | None = None,
 ) -> np.ndarray:
-    """Average the contribution scores over images, those already in ``state`` left out.
+    """Average the contribution scores over images, continuing from ``state``.
 
     Args:
-        build (Callable): Builds the backbone, see :func:`contribution_scores`; called where an
-            image is left to do.
-        read (Callable): Reads an image of shape (1, C, H, W).
+        build (Callable): Builds the backbone, see :func:`contribution_scores`. It is only called
+            if there are images that are not in ``state``.
+        read (Callable): Reads an image as a tensor of shape (1, C, H, W).
         paths (Sequence[Path]): The images.
-        state (ERFState): Where the sum is kept.
+        state (ERFState): The sum of the scores; it is updated after each image.
         point (tuple[int, int], optional): See :func:`contribution_scores`.
-        device (str): Where the backbone runs.
+        device (str): Device on which the backbone runs.
         progress (Callable, optional): Called after each image.
 
     Returns:
         np.ndarray: Scores of shape (H, W).
 
     Raises:
-        ValueError: If ``state`` has images that are not among ``paths``.
+        ValueError: If ``state`` contains images that are not among ``paths``.
     """
     left = state.left(paths)
     backbone = build().to(device) if left else None

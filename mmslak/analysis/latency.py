@@ -1,9 +1,8 @@
-"""Time and peak memory of several ways to do the same, side by side."""
+"""Latency and peak memory of several ways to compute the same."""
 
 import ctypes
 import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,12 +15,12 @@ _STATUS = Path('/proc/self/status')
 
 @dataclass
 class Cost:
-    """What one way costs.
+    """Latency and peak memory of one way.
 
     Attributes:
         times (list[float]): Milliseconds of each run.
-        peak_mb (float or None): Largest memory that a run took, in 10^6 bytes, its inputs and
-            results included; None where the system does not tell.
+        peak_mb (float or None): Peak memory of a run in MB, including its inputs and results; None
+            if the system does not report it.
     """
 
     times: list[float] = field(default_factory=list)
@@ -33,48 +32,53 @@ class Cost:
         return statistics.median(self.times)
 
 
-def compare(
+def measure_in_turns(
     ways: dict[str, Callable[[], Callable[[], object]]],
     device: str = 'cpu',
     repeats: int = 10,
-    done: Callable[[], object] = lambda: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Cost]:
-    """Time several ways in turns, so that whatever else the machine does meets all alike.
+    """Time several ways in turns, so that other load on the machine affects all of them.
+
+    The clock is that of ``torch.utils.benchmark``, which waits for the GPU. The number of threads
+    is the caller's (``torch.set_num_threads``); ``torch.utils.benchmark.Timer`` would set it to 1,
+    and would run each way three times in a turn.
 
     Args:
-        ways (dict[str, Callable]): For each name a function that makes the inputs and returns
-            the function to time.
+        ways (dict[str, Callable]): By name, functions that make the inputs and return the function
+            to time.
         device (str): ``cpu`` or ``cuda``.
-        repeats (int): Timed runs of each, after two that are not counted: the first also
-            compiles, the second measures memory.
-        done (Callable): Called after every run, for a progress bar; ``repeats + 2`` times a way.
+        repeats (int): Number of timed runs of each way. Two runs before these are not timed: the
+            first one compiles, the second one measures memory.
+        progress (Callable): Called after every run, ``repeats + 2`` times for each way.
 
     Returns:
         dict[str, Cost]: By name.
     """
+    # Imported here because it searches for a CUDA toolkit and prints warnings.
+    from torch.utils.benchmark import timer
+
     costs, runs = {}, {}
     for name, prepare in ways.items():
         prepare()()
-        done()
+        progress()
         peak = [None]
         with _peak_memory(device, peak):
             run = prepare()
             run()
-        done()
+        progress()
         costs[name], runs[name] = Cost(peak_mb=peak[0]), run
     for _ in range(repeats):
         for name, run in runs.items():
-            _wait(device)
-            start = time.perf_counter()
+            start = timer()
             run()
-            _wait(device)
-            costs[name].times.append(1e3 * (time.perf_counter() - start))
-            done()
+            costs[name].times.append(1e3 * (timer() - start))
+            progress()
     return costs
 
 
 def machine(device: str = 'cpu') -> str:
-    """Name the processor or the GPU, for the heading of a table."""
+    """Return the name of the CPU or GPU, for the title of a table."""
     if device == 'cuda':
         return torch.cuda.get_device_name()
     try:
@@ -86,7 +90,11 @@ def machine(device: str = 'cpu') -> str:
 
 
 def check_device(device: str) -> None:
-    """Raise a ValueError where PyTorch has no such device."""
+    """Check that PyTorch can use a device.
+
+    Raises:
+        ValueError: If it cannot.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -94,25 +102,20 @@ def check_device(device: str) -> None:
         raise ValueError(f'--device {device} cannot be used here: {reason}') from error
 
 
-def _wait(device: str) -> None:
-    if device == 'cuda':
-        torch.cuda.synchronize()
-
-
 @contextmanager
 def _peak_memory(device: str, peak: list) -> Iterator[None]:
-    """Put the largest memory in use inside over that before into ``peak[0]``."""
+    """Measure how much the memory in use grows inside the context, in MB, into ``peak[0]``."""
     if device == 'cuda':
-        _wait(device)
+        torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         yield
-        _wait(device)
+        torch.cuda.synchronize()
         peak[0] = (torch.cuda.max_memory_allocated() - before) / 1e6
         return
     try:
-        # What earlier runs freed goes back to the system, or it would serve this one unseen.
+        # Memory that earlier runs freed returns to the system; reused, it would not be counted.
         ctypes.CDLL(None).malloc_trim(0)
         Path('/proc/self/clear_refs').write_text('5')
         before = _resident('VmRSS')

@@ -1,4 +1,4 @@
-"""Pictures side by side."""
+"""Sheets of pictures, such as images with their label maps and predictions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ def picture_sheet(
     across: int = 2,
     legend: Sequence[tuple[str, tuple[int, int, int]]] = (),
 ) -> None:
-    """Write one picture of many, each row of pictures under the same captions.
+    """Write a sheet of pictures with captions above its columns.
 
     Args:
-        rows (Sequence): Rows of pictures that belong together, such as image, truth and
-            prediction; each is scaled to fit its cell.
-        captions (Sequence[str]): One above each column.
-        path (str or Path): PNG file to write; its folder is made.
+        rows (Sequence): Rows of pictures that belong together, such as image, ground truth and
+            prediction. Each picture is scaled to fit its cell.
+        captions (Sequence[str]): Caption of each picture in a row.
+        path (str or Path): PNG file to write; its directory is created.
         cell (int): Side of a cell in pixels.
-        across (int): Rows that stand beside each other.
-        legend (Sequence): Names and (R, G, B) colours, written below the pictures.
+        across (int): Number of rows next to each other.
+        legend (Sequence): Names and (R, G, B) colours, shown below the pictures.
     """
     gap, line = 8, 24
     block = len(captions) * (cell + gap) + gap
@@ -46,9 +46,9 @@ def picture_sheet(
             left = gap + (i % columns) * block + k * (cell + gap)
             scale = cell / max(picture.size)
             size = tuple(max(1, round(side * scale)) for side in picture.size)
-            # Label maps must not be blended into colours that mean another class.
-            flat = picture.mode == 'P'
-            resample = Image.Resampling.NEAREST if flat else Image.Resampling.LANCZOS
+            # Interpolation between the colours of label maps would show other classes.
+            label_map = picture.mode == 'P'
+            resample = Image.Resampling.NEAREST if label_map else Image.Resampling.LANCZOS
             fitted = picture.resize(size, resample).convert('RGB')
             sheet.paste(fitted, (left + (cell - size[0]) // 2, top + (cell - size[1]) // 2))
     below = line + lines * (cell + gap) + gap
@@ -60,7 +60,7 @@ def picture_sheet(
 
 
 def _legend_positions(legend, font, width: int, gap: int) -> list[tuple[int, int]]:
-    """Place the legend's entries from left to right, in as many lines as they need."""
+    """Return the positions of the legend's entries, from left to right in one or more lines."""
     positions, x, y = [], gap, 0
     for name, _ in legend:
         wide = 20 + round(font.getlength(name)) + 2 * gap

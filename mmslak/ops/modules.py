@@ -153,7 +153,7 @@ def accelerate(
     }
     if inputs and run is None:
         run = lambda: model(*inputs)  # noqa: E731
-    seen = _inputs_seen(model, found, run) if run else {}
+    seen = _inputs_of(model, found, run) if run else {}
     swaps, timed = [], {}
     for name, conv in found.items():
         x, before, after = seen.get(name), None, None
@@ -182,7 +182,7 @@ def accelerate(
     return swaps
 
 
-def _inputs_seen(
+def _inputs_of(
     model: nn.Module, convs: dict[str, nn.Conv2d], run: Callable[[], object]
 ) -> dict[str, Tensor]:
     """Return the first input of each convolution as a tensor on the meta device."""
@@ -226,10 +226,11 @@ def _compare(conv: nn.Conv2d, like: Tensor, implementation: str) -> tuple[float,
         leaves = [x.detach().requires_grad_(), weight.detach().requires_grad_()]
         torch.autograd.grad(depthwise_conv2d(*leaves, bias, name), leaves, grad)
 
-    both = {}
+    medians = {}
     for name in ('native', implementation):
-        statement = Timer(
+        # Timer would set the number of threads to 1.
+        timer = Timer(
             'run(name)', globals=dict(run=run, name=name), num_threads=torch.get_num_threads()
         )
-        both[name] = 1e3 * statement.blocked_autorange(min_run_time=0.05).median
-    return both['native'], both[implementation]
+        medians[name] = 1e3 * timer.blocked_autorange(min_run_time=0.05).median
+    return medians['native'], medians[implementation]

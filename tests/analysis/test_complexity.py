@@ -1,4 +1,4 @@
-"""Multiply-adds against numbers worked by hand and numbers measured of the authors' networks."""
+"""Multiply-adds against counts by hand and against published numbers."""
 
 import json
 import os
@@ -10,11 +10,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from mmslak.analysis.complexity import config_costs, multiply_adds, sparse_weights, weight_uses
+from mmslak.analysis.complexity import (
+    config_costs,
+    default_shape,
+    format_count,
+    multiply_adds,
+    sparse_weights,
+    weight_uses,
+)
 from mmslak.cli.config import load_config
 from mmslak.models import SLaK
 from mmslak.sparsity import allocate, select_targets
@@ -77,7 +85,7 @@ def test_slak_dense_and_at_uniform_40_percent(arch, gmacs, sparse_gmacs, sparse_
 )
 @settings(deadline=None, max_examples=20)
 def test_attention_by_hand(length, keys, heads, width, weights):
-    """Four projections, queries with keys, and their weights with values."""
+    """Four projections, the products of queries and keys, and of attention weights and values."""
     channels = heads * width
     with torch.device('meta'):
         layer = nn.MultiheadAttention(channels, heads, batch_first=True).eval()
@@ -95,7 +103,7 @@ def test_attention_by_hand(length, keys, heads, width, weights):
     transposed=st.booleans(),
 )
 @settings(deadline=None, max_examples=30)
-def test_two_ways_to_count_agree_where_all_is_layers(channels, groups, kernel, stride, transposed):
+def test_both_counts_agree_for_networks_of_layers(channels, groups, kernel, stride, transposed):
     convolution = nn.ConvTranspose2d if transposed else nn.Conv2d
     with torch.device('meta'):
         model = nn.Sequential(
@@ -115,7 +123,7 @@ def test_two_ways_to_count_agree_where_all_is_layers(channels, groups, kernel, s
 
 @pytest.mark.parametrize(
     ('config', 'size', 'parameters', 'gmacs'),
-    # As their authors published them, products of queries, keys and values included.
+    # As published, including the products of queries, keys and values.
     [
         ('deit/deit-small_4xb256_in1k.py', 224, 22.1, 4.6),
         ('_base_/models/swin_transformer/tiny_224.py', 224, 28.3, 4.5),
@@ -135,7 +143,7 @@ def test_transformers_are_as_published(config, size, parameters, gmacs):
 
 
 class TestKept:
-    """A sparsity shared over the layers by given numbers."""
+    """Sparsity with a given number of active weights per layer."""
 
     @pytest.fixture(scope='class')
     def cfg(self):
@@ -156,7 +164,7 @@ class TestKept:
         assert costs['params_sparse'] == costs['params_dense']
         assert costs['macs_sparse'] == costs['macs_dense']
 
-    def test_each_weight_left_out_saves_its_uses(self, cfg, weights):
+    def test_each_masked_weight_saves_its_uses(self, cfg, weights):
         # The stem has a stride of 4: 64 x 64 becomes 16 x 16 positions.
         name = 'backbone.stages.0.0.pwconv1.weight'
         costs = config_costs(cfg, (64, 64), kept={**weights, name: weights[name] - 3})
@@ -164,7 +172,7 @@ class TestKept:
         assert costs['macs_dense'] - costs['macs_sparse'] == 3 * 16 * 16
 
     @pytest.mark.parametrize('count', [None, -1, 10**9])
-    def test_what_cannot_be(self, cfg, weights, count):
+    def test_invalid_numbers_are_named(self, cfg, weights, count):
         name = 'backbone.stages.0.0.pwconv1.weight'
         kept = {key: value for key, value in weights.items() if key != name}
         if count is not None:
@@ -182,7 +190,7 @@ def test_hooks_are_removed_after_an_error():
 
 @pytest.mark.parametrize(
     ('config', 'parameters', 'gmacs'),
-    # Paper, table 4: dense networks of others, counted by the same convention.
+    # Table 4 of the paper: dense networks, counted by the same convention.
     [
         ('baselines/upernet_convnext_t_ade20k', 60, 939),
         ('baselines/upernet_convnext_s_ade20k', 82, 1027),
@@ -196,8 +204,8 @@ def test_dense_segmentors_are_the_papers(config, parameters, gmacs):
     assert costs['macs_dense'] / 1e9 == pytest.approx(gmacs, rel=0.001)
 
 
-def test_by_snip_a_layer_keeps_its_share_of_the_best_scores():
-    """Against the threshold of a plain sort, with stage 1 scored low."""
+def test_snip_keeps_the_highest_scores_of_all_layers():
+    """Against the threshold of a sort of all scores, with low scores in stage 1."""
     pytest.importorskip('mmpretrain')
     cfg = load_config(ROOT / 'configs/sample/slak_nano_in1k.py')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -221,7 +229,7 @@ def test_by_snip_a_layer_keeps_its_share_of_the_best_scores():
 
 
 def test_sparse_segmentor_is_close_to_the_papers():
-    """65 M and 936 G in the paper, whose allocation is SNIP's; counted here is the uniform one."""
+    """The paper has 65 M and 936 G with SNIP; this is the uniform allocation."""
     pytest.importorskip('mmseg')
     costs = config_costs(load_config(ROOT / 'configs/upernet_slak_t_ade20k.py'), (512, 2048))
     assert costs['params_sparse'] / 1e6 == pytest.approx(65, rel=0.03)
@@ -245,3 +253,97 @@ def test_command_prints_numbers():
     keys = {'config', 'shape', 'params_dense', 'params_sparse', 'macs_dense', 'macs_sparse'}
     assert set(row) == keys
     assert 0 < row['macs_sparse'] < row['macs_dense']
+
+
+@pytest.mark.parametrize(
+    ('value', 'text'),
+    [
+        (1169.31, '1169.3'),
+        (28.589, '28.6'),
+        (5.2168, '5.22'),
+        (0.5401, '0.540'),
+        (0.00799, '0.00799'),
+        (0.0, '0.0'),
+    ],
+)
+def test_numbers_have_a_decimal_and_three_digits(value, text):
+    assert format_count(value) == text
+
+
+@given(st.floats(1e-6, 1e6))
+def test_formatted_numbers_are_accurate(value):
+    assert float(format_count(value)) == pytest.approx(value, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'shape'),
+    [
+        (dict(default_scope='mmseg'), (512, 2048)),
+        (dict(default_scope='mmdet'), (800, 1280)),
+        (dict(default_scope='mmpretrain'), (224, 224)),
+        (dict(default_scope='mmpretrain', input_size=384), (384, 384)),
+        (dict(), (224, 224)),
+    ],
+)
+def test_default_shape(settings, shape):
+    assert default_shape(Config(settings)) == shape
+
+
+def test_a_model_without_a_backbone_is_named():
+    with pytest.raises(ValueError, match='Linear has none'):
+        sparse_weights(nn.Linear(2, 2))
+
+
+class TestCommand:
+    """The printed table."""
+
+    @pytest.fixture
+    def run(self, load_tool, monkeypatch, capsys):
+        pytest.importorskip('mmpretrain')
+        tool = load_tool('analysis/complexity.py')
+
+        def run(*arguments):
+            monkeypatch.chdir(ROOT)
+            monkeypatch.setattr('sys.argv', ['complexity.py', *arguments])
+            tool.main()
+            return capsys.readouterr().out
+
+        return run
+
+    @staticmethod
+    def rows(printed):
+        lines = [line for line in printed.splitlines() if line.startswith('│')]
+        cells = ([cell.strip() for cell in line.strip('│').split('│')] for line in lines)
+        return {name: rest for name, *rest in cells}
+
+    def test_small_models_have_digits(self, run):
+        path = 'configs/sample/slak_nano_in1k.py'
+        costs = config_costs(load_config(ROOT / path), (64, 64))
+        (row,) = self.rows(run(path)).values()
+        shape, params, sparse_params, _, _, gmacs, sparse_gmacs, *_ = row
+        assert shape == '64 x 64'
+        for text, key, unit in (
+            (params, 'params_dense', 1e6),
+            (sparse_params, 'params_sparse', 1e6),
+            (gmacs, 'macs_dense', 1e9),
+            (sparse_gmacs, 'macs_sparse', 1e9),
+        ):
+            assert float(text) == pytest.approx(costs[key] / unit, rel=0.005)
+
+    def test_paper_columns_and_notes(self, run):
+        configs = [f'configs/{name}.py' for name in ('slak_t_in1k', 'sample/convnext_nano_in1k')]
+        printed = run(*configs, 'configs/baselines/convnext_t_naive_120e_in1k.py')
+        rows = self.rows(printed)
+        assert rows['slak_t_in1k'][3:5] == ['30', '+1.6%']
+        assert rows['slak_t_in1k'][7:9] == ['5.0', '+4.5%']
+        # The dense numbers of dense networks are compared.
+        assert rows['convnext_t_naive_120e_in1k'][7:9] == ['6.5', '-6.0%']
+        assert rows['convnext_nano_in1k'][3:5] == ['-', '-']
+        notes = ' '.join(printed.split()).split('More than 3 % away: ')[1:]
+        assert [note.split(':')[0] for note in notes] == [
+            'slak_t_in1k, multiply-adds, +4.5%',
+            'convnext_t_naive_120e_in1k, multiply-adds, -6.0%',
+        ]
+        assert 'SNIP' in notes[0] and '31-29-37-13' in notes[1]
+        # With other settings the paper has no number to compare with.
+        assert set(self.rows(run(configs[0], '--shape', '64', '64'))['slak_t_in1k'][7:9]) == {'-'}

@@ -1,4 +1,4 @@
-"""Receptive fields against those of networks whose field is known in closed form."""
+"""Receptive fields against networks whose receptive field is known exactly."""
 
 import json
 from pathlib import Path
@@ -53,17 +53,17 @@ def test_one_convolution_sees_its_kernel():
     with torch.no_grad():
         layer.weight.copy_(torch.rand(layer.weight.shape, generator=generator))
     scores, size = contribution_scores(layer, torch.ones(1, 2, 9, 9))
-    # Inputs and weights are positive, so nothing is rectified away: each pixel counts with the
-    # weights that lie over it, summed over both kinds of channels.
+    # Inputs and weights are positive, so rectification has no effect: the score of a pixel is the
+    # sum of its weights over input and output channels.
     kernel = layer.weight.detach().double().sum((0, 1)).numpy()
     np.testing.assert_allclose(scores, field(9, kernel, (4, 4)), rtol=1e-6)
     assert size == (9, 9)
 
 
-def test_what_is_negative_is_rectified_away():
+def test_negative_features_and_gradients_are_rectified():
     layer = nn.Conv2d(2, 2, 1, bias=False)
-    # Output 0 reads input 0 with +2 and input 1 with -1: positive, and its -1 does not count.
-    # Output 1 is negative: it does not count at all.
+    # Output 0 is positive, with a gradient of 2 for input 0 and a negative one for input 1, which
+    # does not count. Output 1 is negative and does not count.
     weight = torch.tensor([[2.0, -1.0], [-3.0, 1.0]]).reshape(2, 2, 1, 1)
     layer.weight.data.copy_(weight)
     scores, _ = contribution_scores(layer, torch.ones(1, 2, 5, 5))
@@ -78,11 +78,11 @@ def test_stack_sees_the_product_of_triangles():
 
 
 def test_strided_stack_at_its_centre_and_elsewhere():
-    # A stem of stride 4, a 3 x 3 of stride 1, a downsampling by 2, as in the networks here.
+    # A stem of stride 4, a 3 x 3 convolution and a downsampling by 2, as in ConvNeXt.
     model = nn.Sequential(ones(4, stride=4), ones(3, padding=1), ones(2, stride=2))
     image = torch.ones(1, 1, 64, 64)
-    # Position p of the last map reads positions 2p and 2p + 1, each with one more on either side:
-    # four positions counted 1, 2, 2, 1 times, of four pixels each, from 4 (2p - 1) on.
+    # Position p of the last feature map depends on positions 2p and 2p + 1 and their neighbours:
+    # four positions, counted 1, 2, 2 and 1 times, of four pixels each, from 4 (2p - 1) on.
     line = np.repeat([1, 2, 2, 1], 4)
     for point, (x, y) in ((None, (4, 4)), ((2, 5), (2, 5))):
         scores, size = contribution_scores(model, image, point)
@@ -107,7 +107,7 @@ def test_decomposed_block_sees_a_cross():
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
-def test_last_map_of_several_is_used():
+def test_last_feature_map_is_used():
     class Two(nn.Module):
         def forward(self, x):
             return x * 7, nn.functional.avg_pool2d(x, 2)
@@ -122,7 +122,7 @@ def test_last_map_of_several_is_used():
 def test_point_outside_and_vectors_are_named():
     with pytest.raises(ValueError, match=r'--point 9 0 .* x must be in 0\.\.7'):
         contribution_scores(nn.Identity(), torch.ones(1, 3, 8, 8), (9, 0))
-    with pytest.raises(ValueError, match=r'\(1, 192\) where a feature map'):
+    with pytest.raises(ValueError, match=r'a feature map of shape \(N, C, H, W\), got \(1, 192\)'):
         contribution_scores(nn.Flatten(), torch.ones(1, 3, 8, 8))
 
 
@@ -130,12 +130,12 @@ def test_area_ratio_by_hand():
     scores = np.zeros((10, 10))
     scores[5, 5] = 3.0  # the centre, W // 2 and H // 2
     scores[4, 5] = 1.0  # in the square of side 3
-    scores[0, 0] = 6.0  # only the whole holds it
+    scores[0, 0] = 6.0  # only the whole image contains it
     assert area_ratio(scores, 0.29) == 0.01
     assert area_ratio(scores, 0.3) == 0.09  # 0.3 is not more than 0.3
     assert area_ratio(scores, 0.4) == 1.0
-    # Around (9, 0), the upper right corner, squares are cut: side 9 upwards covers row 4 and left
-    # to column 5 only with a reach of 4, 5 x 5 pixels.
+    # Around (9, 0), the upper right corner, squares are cropped: side 9 covers rows 0 to 4 and
+    # columns 5 to 9, 5 x 5 pixels.
     assert area_ratio(scores, 0.05, (9, 0)) == 0.25
 
 
@@ -151,7 +151,7 @@ def test_area_ratio_of_a_uniform_field():
     arrays(np.float64, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 5)),
     st.sampled_from([0.0, 0.2, 0.3, 0.5, 0.99]),
 )
-def test_area_ratio_against_one_pixel_after_another(scores, threshold):
+def test_area_ratio_against_a_sum_over_pixels(scores, threshold):
     if scores.sum() == 0:
         with pytest.raises(ValueError, match='all scores are zero'):
             area_ratio(scores, threshold)
@@ -183,13 +183,13 @@ def folder_of_images(folder, count, size=48):
     return folder
 
 
-def test_images_are_drawn_so_that_more_begin_with_the_same(tmp_path):
+def test_larger_samples_begin_with_the_same_images(tmp_path):
     folder = folder_of_images(tmp_path / 'images', 8)
     five = sample_images(folder, 5)
     assert sample_images(folder, 8)[:5] == five and len(set(five)) == 5
-    with pytest.raises(ValueError, match='from 1 to the 8 images'):
+    with pytest.raises(ValueError, match='from 1 to 8, the number of images'):
         sample_images(folder, 9)
-    with pytest.raises(FileNotFoundError, match='is no folder'):
+    with pytest.raises(FileNotFoundError, match='is not a directory'):
         sample_images(tmp_path / 'nowhere', 1)
 
 
@@ -206,9 +206,9 @@ def test_pixels_are_normalised_in_the_models_order(tmp_path, rgb):
     np.testing.assert_allclose(image[0, :, 2, 1], expected)
 
 
-def test_average_goes_on_where_it_stopped(tmp_path):
+def test_average_continues_after_an_interruption(tmp_path):
     paths = sample_images(folder_of_images(tmp_path / 'images', 4), 4)
-    # The field of x^2 is 2x: it depends on the image.
+    # The gradient of x^2 is 2x, which depends on the image.
     values = dict(zip(paths, (1.0, 2.0, 3.0, 6.0), strict=True))
     read_now = []
 
@@ -231,9 +231,9 @@ def test_average_goes_on_where_it_stopped(tmp_path):
     assert read_now == paths
     run(4)
     assert read_now == paths
-    with pytest.raises(ValueError, match=r'holds 4 images, .* at least as large a --num'):
+    with pytest.raises(ValueError, match=r'contains 4 images, .* the same or a larger --num'):
         run(3)
-    with pytest.raises(ValueError, match='another size: give another --out'):
+    with pytest.raises(ValueError, match=r'other settings \(size\): give another --out'):
         ERFState(file, dict(size=4))
 
 
@@ -242,7 +242,7 @@ def nano_config(**backbone):
     return Config(dict(model=dict(backbone=settings)))
 
 
-def test_classifier_gives_its_map_instead_of_the_pooled_vector():
+def test_classifier_returns_its_feature_map_instead_of_the_pooled_vector():
     cfg = nano_config(
         gap_before_final_norm=True,
         out_indices=(3,),
@@ -286,7 +286,7 @@ def test_backbones_of_the_toolboxes(tmp_path):
     loaded = build_backbone(cfg, tmp_path / 'c.pth', seed=5)
     assert all(map(torch.equal, loaded.parameters(), built.parameters()))
     torch.save(dict(state_dict={'backbone.other': torch.ones(1)}), tmp_path / 'd.pth')
-    with pytest.raises(CheckpointError, match='is nothing in the file and'):
+    with pytest.raises(CheckpointError, match='is missing in the file and'):
         build_backbone(cfg, tmp_path / 'd.pth')
     with pytest.raises(ValueError, match=r'has no model\.backbone'):
         build_backbone(Config(dict(model=dict(type='A'))))
@@ -306,7 +306,7 @@ def test_recomputed_activations_change_no_score():
     assert first.max() > 0
 
 
-def test_vision_transformers_give_their_map():
+def test_vision_transformers_return_their_feature_map():
     pytest.importorskip('mmpretrain')
     cfg = load_config('mmpretrain::deit/deit-small_4xb256_in1k.py')
     cfg.model.backbone.arch = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8)
@@ -324,7 +324,7 @@ def test_pixels_are_normalised_as_the_config_says(tmp_path):
         cfg = Config(dict(model=dict(data_preprocessor=preprocessor)))
         return InputReader(cfg, 2)(tmp_path / 'red.png')[0, :, 0, 0].tolist()
 
-    # MMDetection's default: neither turned to RGB nor normalised.
+    # MMDetection's default: neither converted to RGB nor normalised.
     assert channels(type='DetDataPreprocessor', pad_size_divisor=32) == [0, 0, 100]
     assert channels(mean=[10, 0, 0], std=[2, 1, 1], bgr_to_rgb=True) == [45, 0, 0]
     assert channels(mean=[10, 0, 0], std=[2, 1, 1]) == [-5, 0, 100]
@@ -360,15 +360,15 @@ def test_command(tmp_path, monkeypatch, capsys, load_tool):
         assert Image.open(out / f'{name}.png').size[0] > 100
     assert '| small | log | ' in (out / 'ratios.md').read_text()
 
-    # Another output position stands for other pixels: rows 32 to 63, columns 0 to 31.
+    # Another output position depends on other pixels: rows 32 to 63, columns 0 to 31.
     run('--num', '2', '--out', str(tmp_path / 'corner'), '--point', '0', '1')
     corner = np.load(tmp_path / 'corner' / 'small.npy')
     assert corner[32:, :32].mean() > 2 * corner.mean()
     for options, message in (
-        (('--num', '1'), 'at least as large a --num'),
-        (('--num', '2', '--seed', '3'), 'another seed'),
-        (('--num', '4'), 'from 1 to the 3 images'),
-        (('--names', 'a', '--num', '2'), '--names must give 2 names'),
+        (('--num', '1'), 'the same or a larger --num'),
+        (('--num', '2', '--seed', '3'), 'other settings (seed)'),
+        (('--num', '4'), 'from 1 to 3, the number of images'),
+        (('--names', 'a', '--num', '2'), '--names must have 2 names'),
         (('--device', 'nothing', '--num', '2'), '--device nothing cannot be used here'),
     ):
         with pytest.raises(SystemExit) as stopped:
@@ -377,7 +377,7 @@ def test_command(tmp_path, monkeypatch, capsys, load_tool):
         assert message in capsys.readouterr().err
 
 
-def test_command_looks_at_all_models_before_it_begins(tmp_path, monkeypatch, capsys, load_tool):
+def test_command_checks_all_models_before_it_starts(tmp_path, monkeypatch, capsys, load_tool):
     tool = load_tool('analysis/erf.py')
     images, checkpoint = folder_of_images(tmp_path / 'images', 2), tmp_path / 'c.pth'
     good = tmp_path / 'good.py'
@@ -398,11 +398,11 @@ def test_command_looks_at_all_models_before_it_begins(tmp_path, monkeypatch, cap
 
     torch.save(dict(state_dict={'other': torch.ones(1)}), checkpoint)
     assert 'good.py: ' in refused(good, f'{good}={checkpoint}')
-    assert 'lies outside the last feature map' in refused(good, options=['--point', 2, 0])
+    assert 'is outside the last feature map' in refused(good, options=['--point', 2, 0])
     assert 'names no checkpoint' in refused(good, f'{good}=')
     assert not (tmp_path / 'out').exists()
 
-    # Training that goes on writes other weights under the same name, often as many bytes.
+    # A training may overwrite a checkpoint with a file of the same name and size.
     def save(seed):
         torch.manual_seed(seed)
         torch.save(dict(state_dict=SLaK('nano', (7, 7, 7, 5)).state_dict()), checkpoint)
@@ -411,6 +411,8 @@ def test_command_looks_at_all_models_before_it_begins(tmp_path, monkeypatch, cap
     size = save(1)
     run(f'{good}={checkpoint}')
     assert save(2) == size
-    assert 'another checkpoint: give another --out' in refused(f'{good}={checkpoint}', num=2)
+    assert 'other settings (checkpoint): give another --out' in refused(
+        f'{good}={checkpoint}', num=2
+    )
     save(1)
     run(f'{good}={checkpoint}', num=2)

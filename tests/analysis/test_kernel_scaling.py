@@ -1,12 +1,21 @@
-"""Figure 4: counts against numbers worked by hand, and the figures themselves."""
+"""Figure 4: counts against counts by hand, the claims, and the figures."""
 
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+
+from mmslak.analysis.kernel_scaling import (
+    Latency,
+    claim_sentence,
+    latency_sentences,
+    measure_latency,
+    network_costs,
+    operators,
+)
+from mmslak.cli.config import load_config
 
 pytest.importorskip('mmpretrain')
 
@@ -21,18 +30,19 @@ def tool(load_tool):
     return load_tool('analysis/kernel_scaling.py')
 
 
-def test_counts_are_convnexts_and_its_larger_kernels(tool):
-    small, large = tool.network_costs(7, 224), tool.network_costs(51, 224)
+def test_counts_are_convnexts_and_its_larger_kernels():
+    cfg = load_config(ROOT / 'configs/slak_t_in1k.py')
+    small, large = network_costs(cfg, 7, 224), network_costs(cfg, 51, 224)
     # As published: 28.6 M and 4.5 G.
     assert small['full'] == (pytest.approx(28.59, abs=0.005), pytest.approx(4.46, abs=0.005))
-    # A larger kernel adds its taps to every channel and position, and nothing else.
+    # A larger kernel only adds weights to every channel, each used at every position.
     params, macs = (b - a for a, b in zip(small['full'], large['full'], strict=True))
     assert params == pytest.approx((51**2 - 7**2) * CHANNELS / 1e6)
     assert macs == pytest.approx((51**2 - 7**2) * POSITIONS / 1e9)
     params, macs = (b - a for a, b in zip(small['decomposed'], large['decomposed'], strict=True))
     assert params == pytest.approx(2 * 5 * (51 - 7) * CHANNELS / 1e6)
     assert macs == pytest.approx(2 * 5 * (51 - 7) * POSITIONS / 1e9)
-    # 60 % of all weights: multiply-adds have no others; parameters have norms and biases too.
+    # 60 % of the weights, and so of the multiply-adds; norms and biases stay dense.
     assert large['decomposed, sparse'][1] == pytest.approx(0.6 * large['decomposed'][1], rel=1e-4)
     assert 0.6 < large['decomposed, sparse'][0] / large['decomposed'][0] < 0.61
 
@@ -41,20 +51,20 @@ def test_counts_are_convnexts_and_its_larger_kernels(tool):
     ('large', 'verdict'),
     [((40.0, 9.0), 'holds'), ((40.0, 11.0), 'does not hold'), ((50.0, 9.0), 'does not hold')],
 )
-def test_claim(tool, large, verdict):
+def test_claim(large, verdict):
     costs = {
         51: {'full': (45.0, 10.0)},
         151: {'decomposed': large, 'decomposed, sparse': (30.0, 6.0)},
     }
-    assert f'51 x 51 kernels {verdict}: ' in tool.claim_sentence(costs)
+    assert f'51 x 51 kernels {verdict}: ' in claim_sentence(costs)
 
 
-def test_claim_in_full(tool):
+def test_claim_in_full():
     costs = {
         51: {'full': (45.0, 10.0)},
         151: {'decomposed': (40.0, 9.0), 'decomposed, sparse': (30.0, 6.0)},
     }
-    assert tool.claim_sentence(costs) == (
+    assert claim_sentence(costs) == (
         "The paper's claim (section 6.2) that ConvNeXt-T with 151 x 151 kernels, decomposed, costs "
         'less than with full 51 x 51 kernels holds: '
         'decomposed 40.0 M parameters and 9.00 G multiply-adds; '
@@ -63,14 +73,14 @@ def test_claim_in_full(tool):
     )
 
 
-def test_latency_claim(tool):
+def test_latency_claim():
     rows = [
-        tool.Latency('auto', 14, 7, 1.0, 2.0),
-        tool.Latency('auto', 14, 51, 10.0, 2.0),
-        tool.Latency('auto', 14, 151, 60.0, 4.0),
-        tool.Latency('native', 14, 51, 6.0, 2.0),
+        Latency('auto', 14, 7, 1.0, 2.0),
+        Latency('auto', 14, 51, 10.0, 2.0),
+        Latency('auto', 14, 151, 60.0, 4.0),
+        Latency('native', 14, 51, 6.0, 2.0),
     ]
-    fast, slow = tool.latency_sentences(rows)
+    fast, slow = latency_sentences(rows)
     assert "holds with 'auto'" in fast
     assert '5.00 to 15.00' in fast
     assert "does not hold everywhere with 'native'" in slow
@@ -88,7 +98,7 @@ def test_latency_claim(tool):
         ),
     ],
 )
-def test_what_a_user_can_put_right(tmp_path, tool, monkeypatch, capsys, arguments, message):
+def test_bad_arguments_are_named(tmp_path, tool, monkeypatch, capsys, arguments, message):
     out = tmp_path / 'out'
     monkeypatch.setattr(sys, 'argv', ['tool', '--out', str(out), *arguments])
     with pytest.raises(SystemExit) as caught:
@@ -100,27 +110,27 @@ def test_what_a_user_can_put_right(tmp_path, tool, monkeypatch, capsys, argument
 
 def test_figure_of_the_counts(tmp_path, tool):
     full = {'full': (45.0, 10.0), 'decomposed': (30.0, 5.0), 'decomposed, sparse': (18.0, 3.0)}
-    tool.draw_costs({7: full, 51: full, 151: full}, tmp_path / 'figure.png')
+    tool.draw_costs({7: full, 51: full, 151: full}, tmp_path / 'figure.png', 224)
     with Image.open(tmp_path / 'figure.png') as image:
         assert image.size[0] > image.size[1] > 300
 
 
 def test_latency_of_the_operator(tmp_path, tool):
-    settings = Namespace(
-        implementation=['auto', 'native'], resolutions=[6, 9], kernels=[5, 9], device='cpu',
-        batch=2, channels=3, repeats=2,
-    )  # fmt: skip
-    found = tool.measure(settings)
-    cases = [(item.implementation, item.resolution, item.kernel) for item in found]
-    assert cases == [(i, r, k) for r in (6, 9) for k in (5, 9) for i in ('auto', 'native')]
+    shown = []
+    cases = [(r, k) for r in (6, 9) for k in (5, 9)]
+    found = measure_latency(cases, ['auto', 'native'], 2, 3, 'cpu', 2, shown.append)
+    # Two implementations of two operators, each timed twice after two other runs.
+    assert shown.count('6 x 6, M 5') == 2 * 2 * (2 + 2) and len(set(shown)) == 4
+    rows = [(item.implementation, item.resolution, item.kernel) for item in found]
+    assert rows == [(i, r, k) for r in (6, 9) for k in (5, 9) for i in ('auto', 'native')]
     assert all(item.full > 0 and item.decomposed > 0 for item in found)
     tool.draw_latency(found, 'title', tmp_path / 'latency.png')
     with Image.open(tmp_path / 'latency.png') as image:
         assert image.size[0] > image.size[1] > 300
-    # Both operators keep the shape, and the decomposed one is the sum of two convolutions.
+    # Both operators keep the shape.
     x = torch.zeros(1, 3, 11, 11)
     x[0, :, 5, 5] = 1
-    full, decomposed = tool.operators(3, 9, 'cpu', 'native')
+    full, decomposed = operators(3, 9, 'cpu', 'native')
     assert full(x).shape == decomposed(x).shape == x.shape
     # An impulse shows the kernels: a 9 x 9 square, and a cross of 9 x 5 and 5 x 9.
     assert int((full(x)[0, 0] != 0).sum()) == 81

@@ -1,4 +1,4 @@
-"""Timing side by side, and the two benchmarks' tables."""
+"""Timing in turns, and the tables of the benchmarks."""
 
 import json
 import runpy
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmslak.analysis.latency import compare
+from mmslak.analysis.latency import measure_in_turns
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,9 @@ def test_runs_take_turns_and_the_median_counts():
         return lambda: run
 
     ticks = []
-    costs = compare({'a': way('a'), 'b': way('b')}, repeats=3, done=lambda: ticks.append(1))
+    costs = measure_in_turns(
+        {'a': way('a'), 'b': way('b')}, repeats=3, progress=lambda: ticks.append(1)
+    )
     assert ''.join(order) == 'aabb' + 'ababab'
     assert len(ticks) == 2 * 5
     # One slow run of three does not move the median.
@@ -37,9 +39,9 @@ def test_peak_memory_is_that_of_the_run_alone():
     def way(megabytes):
         return lambda: lambda: torch.ones(megabytes * 250_000).sum()
 
-    costs = compare({'small': way(1), 'large': way(64), 'again': way(1)}, repeats=1)
+    costs = measure_in_turns({'small': way(1), 'large': way(64), 'again': way(1)}, repeats=1)
     if costs['large'].peak_mb is None:
-        pytest.skip('this system does not tell')
+        pytest.skip('this system does not report peak memory')
     assert 60 < costs['large'].peak_mb < 90
     assert costs['again'].peak_mb < 30
 
@@ -84,19 +86,48 @@ def test_table_of_the_networks(monkeypatch, capsys):
     text = run_tool(monkeypatch, capsys, 'model.py', *arguments, '--json')
     rows = json.loads(text)
     assert {tuple(row) for row in rows} == {('model', 'mode', 'batch', 'size', 'ms', 'peak_mb')}
-    # A merged network is not trained.
+    # A merged network cannot be trained.
     assert [(row['mode'], row['model']) for row in rows] == [
         *(('inference', m) for m in ('convnext_s', 'slak_t', 'slak_t_merged', 'slak_t_native')),
         *(('train', m) for m in ('convnext_s', 'slak_t', 'slak_t_native')),
     ]
     text = run_tool(monkeypatch, capsys, 'model.py', *arguments, '--modes', 'train')
-    assert 'time over convnext_s' in text
+    assert 'time / convnext_s' in text
+
+
+def test_overhead_of_masking(monkeypatch, capsys):
+    arguments = ['--arch', 'nano', '--batch', '2', '--size', '32', '--steps', '3', '--threads', '1']
+    found = json.loads(run_tool(monkeypatch, capsys, 'sparsity_overhead.py', *arguments, '--json'))
+    assert set(found) == {'step_s', 'masking_s', 'share'}
+    assert 0 < found['masking_s'] < found['step_s']
+    dense = found['step_s'] - found['masking_s']
+    assert found['share'] == pytest.approx(found['masking_s'] / dense)
+    assert 'masking / dense step' in run_tool(
+        monkeypatch, capsys, 'sparsity_overhead.py', *arguments
+    )
+
+
+def test_the_number_of_threads_is_the_callers():
+    seen = []
+
+    def prepare():
+        return lambda: seen.append(torch.get_num_threads())
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        measure_in_turns({'a': prepare}, repeats=1)
+    finally:
+        torch.set_num_threads(threads)
+    assert set(seen) == {3}
 
 
 @pytest.mark.parametrize(
     ('name', 'arguments', 'message'),
     [
         ('model.py', ['--batch', '1'], '--batch and --size go together'),
+        ('model.py', ['--repeats', '0'], '--repeats must be positive, got 0'),
+        ('sparsity_overhead.py', ['--steps', '0'], '--steps must be positive, got 0'),
         ('large_kernel.py', ['--repeats', '0'], '--repeats must be positive, got 0'),
         ('large_kernel.py', ['--implementations', 'fastest'], 'fastest not among native'),
     ],

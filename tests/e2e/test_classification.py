@@ -198,7 +198,7 @@ def test_training_from_lmdb(data, tmp_path):
     text = run_tool('tools/pack_lmdb.py', root / 'train', tmp_path / 'train.lmdb', expect=2)
     assert 'already exists' in text
     text = run_tool('tools/pack_lmdb.py', root / 'meta', tmp_path / 'none.lmdb', expect=2)
-    assert 'holds no image' in text
+    assert 'contains no image' in text
     config = tmp_path / 'c.py'
     config.write_text(f"""
 _base_ = '{ROOT}/configs/slak_t_lmdb_in1k.py'

@@ -1,7 +1,9 @@
-"""Count the dense parameters of every named architecture, with a head of 1000 classes.
+"""Count the dense parameters of every SLaK architecture, with a head of 1000 classes.
 
 python tools/analysis/count_parameters.py
 """
+
+import argparse
 
 import torch
 from rich.console import Console
@@ -13,11 +15,14 @@ from mmslak.models import ARCHS, SLaK
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     table = Table('arch', 'widths', 'depths', title='Dense parameters, 1000 classes')
     table.add_column('all, M', justify='right')
     table.add_column('maskable, M', justify='right')
     for arch in ARCHS:
-        # Only shapes matter, so nothing is allocated.
+        # On the meta device no memory is allocated.
         with torch.device('meta'):
             backbone = SLaK(arch, out_indices=-1, gap_before_final_norm=True)
             network = nn.Sequential(backbone, nn.Linear(backbone.widths[-1], 1000))

@@ -1,17 +1,16 @@
-"""Show what larger kernels cost, full and decomposed: the paper's figure 4.
+"""Show what larger kernels cost, full and decomposed (figure 4 of the paper).
 
     python tools/analysis/kernel_scaling.py --out DIR
     python tools/analysis/kernel_scaling.py --out DIR --device cuda
 
-The first line counts parameters and multiply-adds of ConvNeXt-T with every kernel enlarged, and
-draws kernel_scaling.png (figure 4, left). With --device the operator is timed as well, forward
-and in fp32, and drawn into kernel_scaling_latency_DEVICE.png (figure 4, right). The decomposed
-operator is the sum of an M x N and an N x M kernel: the N x N one merges into them.
+Counts parameters and multiply-adds of ConvNeXt-T with larger kernels in all stages, and draws
+kernel_scaling.png (figure 4, left). With --device, the forward pass of the operator is timed in
+float32 as well, and drawn into kernel_scaling_latency_DEVICE.png (figure 4, right). The decomposed
+operator is the sum of an M x 5 and a 5 x M kernel, because the 5 x 5 kernel merges into them.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -20,83 +19,142 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
-from mmslak.analysis.complexity import config_costs
-from mmslak.analysis.latency import check_device, compare, machine
+from mmslak.analysis.kernel_scaling import (
+    CLAIM,
+    SMALL_KERNEL,
+    VARIANTS,
+    Costs,
+    Latency,
+    claim_sentence,
+    latency_sentences,
+    measure_latency,
+    network_costs,
+)
+from mmslak.analysis.latency import check_device, machine
+from mmslak.analysis.paper import SPARSITY
 from mmslak.cli.config import load_config
 from mmslak.console import guarded, progress_bar
-from mmslak.ops import IMPLEMENTATIONS, decomposed_conv2d, depthwise_conv2d
+from mmslak.ops import IMPLEMENTATIONS, depthwise_conv2d
 
-ROOT = Path(__file__).resolve().parents[2]
+CONFIG = Path(__file__).resolve().parents[2] / 'configs/slak_t_in1k.py'
 KERNELS = (7, 15, 31, 51, 61, 71, 91, 111, 131, 151)
-#: The paper's claim (section 6.2): the first, decomposed, costs less than the second, full.
-CLAIM = (151, 51)
-SMALL_KERNEL, SPARSITY = 5, 0.4
-#: Batch size and channels of the paper's figure 4, right.
+#: Batch size and channels in figure 4, right.
 BATCH, CHANNELS = 64, 384
-#: name -> mode of the block, and sparsity.
-VARIANTS = {
-    'full': ('naive', 0.0),
-    'decomposed': ('decomposed', 0.0),
-    'decomposed, sparse': ('decomposed', SPARSITY),
-}
 COLOURS = {'full': 'tab:orange', 'decomposed': 'tab:green', 'decomposed, sparse': 'tab:blue'}
 
 
-# ---------------------------------------------------------------------------------------------
-# Parameters and multiply-adds (left)
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='DIR', help='directory of the figures'
+    )
+    parser.add_argument(
+        '--kernels',
+        nargs='+',
+        type=int,
+        default=list(KERNELS),
+        metavar='M',
+        help=f'kernel sizes, odd (default: {" ".join(map(str, KERNELS))})',
+    )
+    parser.add_argument(
+        '--size', type=int, default=224, help='side of the image for the counts (default: 224)'
+    )
+    parser.add_argument(
+        '--device', choices=('cpu', 'cuda'), help='device to time the operator on (default: none)'
+    )
+    parser.add_argument(
+        '--implementation',
+        nargs='+',
+        choices=IMPLEMENTATIONS,
+        default=['auto', 'native'],
+        help='implementations of the operator to time (default: auto native)',
+    )
+    parser.add_argument(
+        '--resolutions',
+        nargs='+',
+        type=int,
+        default=[14, 28, 56],
+        metavar='R',
+        help='sides of the feature maps (default: 14 28 56)',
+    )
+    parser.add_argument(
+        '--batch', type=int, help=f"batch size (default: the paper's {BATCH} on cuda, 1 on the CPU)"
+    )
+    parser.add_argument(
+        '--channels',
+        type=int,
+        default=CHANNELS,
+        help=f'number of channels (default: {CHANNELS}, as in the paper)',
+    )
+    parser.add_argument(
+        '--repeats',
+        type=int,
+        default=10,
+        help='timed runs, of which the median counts (default: 10)',
+    )
+    parser.add_argument(
+        '--threads', type=int, help="CPU threads (default: PyTorch's number of threads)"
+    )
+    args = parser.parse_args()
+    args.kernels = sorted(set(args.kernels))
+    args.batch = args.batch or (BATCH if args.device == 'cuda' else 1)
+    check(args)
+    return args
 
 
-def network_costs(kernel: int, size: int) -> dict[str, tuple[float, float]]:
-    """Count ConvNeXt-T with one kernel size in all stages.
+def check(args: argparse.Namespace) -> None:
+    """Raise an error for arguments that cannot be used, before any work starts."""
+    for kernel in args.kernels:
+        if kernel < SMALL_KERNEL or kernel % 2 == 0:
+            raise ValueError(f'--kernels must be odd and at least {SMALL_KERNEL}, got {kernel}')
+    for name in ('resolutions', 'batch', 'channels', 'repeats', 'threads', 'size'):
+        value = getattr(args, name)
+        values = value if isinstance(value, list) else [value]
+        if any(number is not None and number < 1 for number in values):
+            raise ValueError(f'--{name} must be positive, got {value}')
+    if args.device:
+        check_device(args.device)
+        x = torch.zeros(1, 1, SMALL_KERNEL, SMALL_KERNEL, device=args.device)
+        for name in args.implementation:
+            try:
+                depthwise_conv2d(x, x, implementation=name)
+            except ValueError as error:
+                raise ValueError(
+                    f'--implementation {name} does not run with --device {args.device}: {error}'
+                ) from error
 
-    Args:
-        kernel (int): M, odd.
-        size (int): Side of the image in pixels.
 
-    Returns:
-        dict: variant -> parameters in millions and multiply-adds in G.
-    """
-    costs = {}
-    for name, (mode, sparsity) in VARIANTS.items():
-        cfg = load_config(
-            ROOT / 'configs/slak_t_in1k.py',
-            {
-                'model.backbone.mode': mode,
-                'model.backbone.kernel_sizes': (kernel,) * 4,
-                'model.backbone.small_kernel': SMALL_KERNEL,
-                'model.backbone.width_factor': 1.0,
-                'model.head.in_channels': 768,
-            },
-        )
-        counts = config_costs(cfg, (size, size), sparsity)
-        which = 'sparse' if sparsity else 'dense'
-        costs[name] = (counts[f'params_{which}'] / 1e6, counts[f'macs_{which}'] / 1e9)
+# --- parameters and multiply-adds -----------------------------------------------------------------
+
+
+def count_costs(args: argparse.Namespace) -> dict[int, Costs]:
+    """Count every kernel size, including those of the paper's claim."""
+    cfg = load_config(CONFIG)
+    costs, kernels = {}, sorted({*args.kernels, *CLAIM})
+    with progress_bar() as bar:
+        for kernel in bar.track(kernels, description='counting'):
+            costs[kernel] = network_costs(cfg, kernel, args.size)
     return costs
 
 
-def claim_sentence(costs: dict[int, dict[str, tuple[float, float]]]) -> str:
-    """Say with numbers whether the paper's claim holds."""
-    large, small = CLAIM
-    full = costs[small]['full']
-    parts, holds = [], True
-    for name in list(VARIANTS)[1:]:
-        ours = costs[large][name]
-        holds = holds and ours[0] < full[0] and ours[1] < full[1]
-        parts.append(f'{name} {ours[0]:.1f} M parameters and {ours[1]:.2f} G multiply-adds')
-    verdict = 'holds' if holds else 'does not hold'
-    return (
-        f"The paper's claim (section 6.2) that ConvNeXt-T with {large} x {large} kernels, "
-        f'decomposed, costs less than with full {small} x {small} kernels {verdict}: '
-        f'{"; ".join(parts)}; full {full[0]:.1f} M and {full[1]:.2f} G.'
-    )
+def costs_table(costs: dict[int, Costs], size: int) -> Table:
+    """Make the table of parameters and multiply-adds."""
+    table = Table('kernel', title=f'ConvNeXt-T, {size} x {size}: parameters, multiply-adds')
+    for name in VARIANTS:
+        table.add_column(name, justify='right')
+    for kernel, row in costs.items():
+        cells = (f'{params:.1f} M, {macs:.2f} G' for params, macs in row.values())
+        table.add_row(f'{kernel} x {kernel}', *cells)
+    return table
 
 
-def draw_costs(costs: dict[int, dict[str, tuple[float, float]]], path: Path) -> None:
-    """Write figure 4, left: multiply-adds and parameters over the kernel size."""
+def draw_costs(costs: dict[int, Costs], path: Path, size: int) -> None:
+    """Draw figure 4, left: multiply-adds and parameters over the kernel size."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
     large, small = CLAIM
     for panel, index, label in zip(
@@ -119,79 +177,46 @@ def draw_costs(costs: dict[int, dict[str, tuple[float, float]]], path: Path) -> 
         panel.set_xticks(list(costs), [str(kernel) for kernel in costs], fontsize=8)
         panel.grid(alpha=0.3)
         panel.legend()
-    figure.suptitle('ConvNeXt-T, 224 x 224')
+    figure.suptitle(f'ConvNeXt-T, {size} x {size}')
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-# ---------------------------------------------------------------------------------------------
-# Latency of the operator (right)
+# --- latency of the operator ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Median time of one forward pass, in milliseconds."""
-
-    implementation: str
-    resolution: int
-    kernel: int
-    full: float
-    decomposed: float
-
-
-def operators(
-    channels: int, kernel: int, device: str, implementation: str
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Build the full and the decomposed operator with random weights.
-
-    Returns:
-        tuple: Two functions of a map of shape (N, C, R, R) to one of the same shape.
-    """
-    full, tall, wide = (
-        torch.randn(channels, 1, *shape, device=device) / kernel
-        for shape in ((kernel, kernel), (kernel, SMALL_KERNEL), (SMALL_KERNEL, kernel))
-    )
-
-    def run_full(x: Tensor) -> Tensor:
-        return depthwise_conv2d(x, full, implementation=implementation)
-
-    def run_decomposed(x: Tensor) -> Tensor:
-        return decomposed_conv2d(x, tall, wide, implementation=implementation)
-
-    return run_full, run_decomposed
-
-
-def measure(args: argparse.Namespace) -> list[Latency]:
-    """Time both operators for every implementation, resolution and kernel."""
-    torch.manual_seed(0)
+def time_operator(args: argparse.Namespace) -> list[Latency]:
+    """Time the operator, with a progress bar."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
     cases = [(resolution, kernel) for resolution in args.resolutions for kernel in args.kernels]
-    found = []
-    # TF32 would make the GPU's fp32 another thing than the paper's.
-    torch.backends.cudnn.allow_tf32 = False
-    with torch.inference_mode(), progress_bar() as progress:
-        ways = 2 * len(args.implementation)
-        task = progress.add_task('', total=len(cases) * ways * (args.repeats + 2))
-        for resolution, kernel in cases:
-            progress.update(task, description=f'{resolution} x {resolution}, M {kernel}')
-            x = torch.randn(args.batch, args.channels, resolution, resolution, device=args.device)
-            runs = {}
-            for implementation in args.implementation:
-                pair = operators(args.channels, kernel, args.device, implementation)
-                for name, operator in zip(('full', 'decomposed'), pair, strict=True):
-                    runs[implementation, name] = lambda operator=operator, x=x: operator(x)
-            ways = {key: lambda run=run: run for key, run in runs.items()}
-            costs = compare(ways, args.device, args.repeats, lambda: progress.advance(task))
-            found += [
-                Latency(
-                    name, resolution, kernel, costs[name, 'full'].ms, costs[name, 'decomposed'].ms
-                )
-                for name in args.implementation
-            ]
-    return found
+    runs = len(cases) * 2 * len(args.implementation) * (args.repeats + 2)
+    with progress_bar() as bar:
+        task = bar.add_task('', total=runs)
+        return measure_latency(
+            cases,
+            args.implementation,
+            args.batch,
+            args.channels,
+            args.device,
+            args.repeats,
+            lambda case: bar.update(task, description=case, advance=1),
+        )
+
+
+def latency_table(found: Sequence[Latency], title: str) -> Table:
+    """Make the table of latencies."""
+    table = Table('implementation', title=title)
+    for column in ('R', 'kernel', 'full, ms', 'decomposed, ms', 'full / decomposed'):
+        table.add_column(column, justify='right')
+    for item in found:
+        cells = (f'{item.full:.2f}', f'{item.decomposed:.2f}', f'{item.full / item.decomposed:.2f}')
+        table.add_row(item.implementation, str(item.resolution), str(item.kernel), *cells)
+    return table
 
 
 def draw_latency(found: Sequence[Latency], title: str, path: Path) -> None:
-    """Write figure 4, right: time over the kernel size, one panel for each resolution."""
+    """Draw figure 4, right: latency over the kernel size, with one panel per resolution."""
     resolutions = sorted({item.resolution for item in found})
     implementations = list(dict.fromkeys(item.implementation for item in found))
     figure, panels = plt.subplots(
@@ -224,116 +249,32 @@ def draw_latency(found: Sequence[Latency], title: str, path: Path) -> None:
     plt.close(figure)
 
 
-def latency_sentences(found: Sequence[Latency]) -> list[str]:
-    """Say how the decomposed operator compares, for each implementation, from 51 x 51 on."""
-    sentences = []
-    for implementation in dict.fromkeys(item.implementation for item in found):
-        rows = [i for i in found if i.implementation == implementation and i.kernel >= CLAIM[1]]
-        if not rows:
-            continue
-        ratios = [item.full / item.decomposed for item in rows]
-        verdict = 'holds' if min(ratios) > 4 else 'does not hold everywhere'
-        sentences.append(
-            f"The paper's claim of more than 4x for decomposed kernels {verdict} with "
-            f'{implementation!r} for kernels of {CLAIM[1]} and more: {min(ratios):.2f} to '
-            f'{max(ratios):.2f} times as fast as full ones.'
-        )
-    return sentences
-
-
-# ---------------------------------------------------------------------------------------------
-
-
-def check(args: argparse.Namespace) -> None:
-    """Raise a ValueError for what cannot be counted or timed."""
-    for kernel in args.kernels:
-        if kernel < SMALL_KERNEL or kernel % 2 == 0:
-            raise ValueError(f'--kernels must be odd and at least {SMALL_KERNEL}, got {kernel}')
-    for name in ('resolutions', 'batch', 'channels', 'repeats', 'threads'):
-        value = getattr(args, name)
-        values = value if isinstance(value, list) else [value]
-        if any(number is not None and number < 1 for number in values):
-            raise ValueError(f'--{name} must be positive, got {value}')
-    if args.device:
-        check_device(args.device)
-        # Each is timed only after everything has been counted: too late to be refused.
-        x = torch.zeros(1, 1, SMALL_KERNEL, SMALL_KERNEL, device=args.device)
-        for name in args.implementation:
-            try:
-                depthwise_conv2d(x, x, implementation=name)
-            except ValueError as error:
-                raise ValueError(
-                    f'--implementation {name} does not run with --device {args.device}: {error}'
-                ) from error
-
-
 @guarded
 def main() -> None:
-    """Count, time where asked to, draw and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='for the figures')
-    parser.add_argument('--kernels', nargs='+', type=int, default=list(KERNELS), metavar='M')
-    parser.add_argument('--size', type=int, default=224, help='side of the image, for the counts')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), help='time the operator there')
-    parser.add_argument(
-        '--implementation',
-        nargs='+',
-        choices=IMPLEMENTATIONS,
-        default=['auto', 'native'],
-        help='of mmslak.ops.depthwise_conv2d, to be timed',
-    )
-    parser.add_argument(
-        '--resolutions', nargs='+', type=int, default=[14, 28, 56], metavar='R', help='side of maps'
-    )
-    parser.add_argument(
-        '--batch', type=int, help=f"default: the paper's {BATCH} on cuda, 1 on the CPU"
-    )
-    parser.add_argument('--channels', type=int, default=CHANNELS, help="default: the paper's")
-    parser.add_argument('--repeats', type=int, default=10, help='timed calls; the median counts')
-    parser.add_argument('--threads', type=int, help='of PyTorch on the CPU')
-    args = parser.parse_args()
-    args.kernels = sorted(set(args.kernels))
-    args.batch = args.batch or (BATCH if args.device == 'cuda' else 1)
-    check(args)
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    """Count, time if a device is given, print and draw."""
+    args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     console = Console(width=120)
 
-    costs = {
-        kernel: network_costs(kernel, args.size)
-        for kernel in track(sorted({*args.kernels, *CLAIM}), 'counting')
-    }
-    table = Table('kernel', title=f'ConvNeXt-T, {args.size} x {args.size}: M parameters, GMACs')
-    for name in VARIANTS:
-        table.add_column(name, justify='right')
-    for kernel, row in costs.items():
-        cells = (f'{params:.1f} M, {macs:.2f} G' for params, macs in row.values())
-        table.add_row(f'{kernel} x {kernel}', *cells)
-    console.print(table)
+    costs = count_costs(args)
+    console.print(costs_table(costs, args.size))
     console.print(
         f'Decomposed: M x {SMALL_KERNEL} + {SMALL_KERNEL} x M + {SMALL_KERNEL} x {SMALL_KERNEL}. '
-        f'Sparse: every layer keeps {1 - SPARSITY:.0%} of its weights.'
+        f'Sparse: every layer has a density of {1 - SPARSITY:.0%}.'
     )
     print(claim_sentence(costs))
-    draw_costs(costs, args.out / 'kernel_scaling.png')
+    draw_costs(costs, args.out / 'kernel_scaling.png', args.size)
     print(f'wrote {args.out / "kernel_scaling.png"}')
     if not args.device:
         return
 
-    found = measure(args)
-    shape = f'({args.batch}, {args.channels}, R, R)'
+    found = time_operator(args)
     where = machine(args.device)
     if args.device == 'cpu':
         where += f', {torch.get_num_threads()} threads'
+    shape = f'({args.batch}, {args.channels}, R, R)'
     title = f'Depth-wise convolution of {shape}, fp32, {where}'
-    table = Table('implementation', title=f'{title}; median of {args.repeats} calls')
-    for column in ('R', 'kernel', 'full, ms', 'decomposed, ms', 'full / decomposed'):
-        table.add_column(column, justify='right')
-    for item in found:
-        cells = (f'{item.full:.2f}', f'{item.decomposed:.2f}', f'{item.full / item.decomposed:.2f}')
-        table.add_row(item.implementation, str(item.resolution), str(item.kernel), *cells)
-    console.print(table)
+    console.print(latency_table(found, f'{title}; median of {args.repeats} runs'))
     print('\n'.join(latency_sentences(found)))
     path = args.out / f'kernel_scaling_latency_{args.device}.png'
     draw_latency(found, title, path)

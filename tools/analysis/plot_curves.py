@@ -1,9 +1,10 @@
-"""Draw loss and score of several trainings over each other (figure 5 of the paper).
+"""Draw the loss and the score of several trainings (figure 5 of the paper).
 
     python tools/analysis/plot_curves.py work_dirs/slak work_dirs/convnext --out curves
 
-A WORK_DIR is what tools/train.py wrote; resumed runs in it are joined. Thin lines are the values as
-they were logged, thick ones their moving averages. Written: OUT.png and OUT.svg.
+A WORK_DIR is what tools/train.py wrote; resumed runs in it are joined. Thin lines are the logged
+values, thick lines their moving averages. Writes OUT.png and OUT.svg, and prints the last values of
+each training.
 """
 
 import argparse
@@ -17,11 +18,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from mmslak.analysis.curves import Series, moving_average, read_scalars, score_name
+from mmslak.analysis.curves import Scalars, Series, moving_average, read_scalars, score_name
 from mmslak.console import guarded
-
-#: Of each run, by name, what it logged of training and of validation.
-Runs = dict[str, tuple[dict[str, Series], dict[str, Series]]]
 
 
 def draw_series(
@@ -30,7 +28,7 @@ def draw_series(
     colours: dict[str, str],
     window: int | None,
 ) -> None:
-    """Draw every run's values, thin, and their moving average, thick."""
+    """Draw the values of every run as a thin line, and their moving average as a thick line."""
     for name, points in series.items():
         colour = colours[name]
         steps, values = zip(*points, strict=True)
@@ -45,18 +43,24 @@ def draw_series(
     panel.grid(alpha=0.3)
 
 
-def draw_runs(runs: Runs, loss: str, score: str | None, window: int | None) -> Figure:
-    """Draw the loss of all runs, and in a second panel their score where there is one.
+def draw_runs(runs: dict[str, Scalars], loss: str, score: str | None, window: int | None) -> Figure:
+    """Draw the loss of all runs, and in a second panel their score if there is one.
+
+    Args:
+        runs (dict[str, Scalars]): What each run logged, by name.
+        loss (str): Name of a training scalar.
+        score (str, optional): Name of a validation scalar.
+        window (int, optional): Number of values in a moving average. Default: a tenth of them.
 
     Raises:
-        ValueError: If no run has logged ``loss``, naming what there is.
+        ValueError: If no run has logged ``loss``, naming the scalars that the runs have.
     """
-    losses = {name: train[loss] for name, (train, _) in runs.items() if loss in train}
+    losses = {name: run.training[loss] for name, run in runs.items() if loss in run.training}
     if not losses:
-        found = sorted({key for train, _ in runs.values() for key in train})
-        raise ValueError(f'--loss {loss} is in none of the runs; there: {", ".join(found)}')
-    scores = {name: val[score] for name, (_, val) in runs.items() if score in val}
-    # A run has its colour in both panels, also where another one is missing in one of them.
+        found = sorted({key for run in runs.values() for key in run.training})
+        raise ValueError(f'--loss {loss} is in none of the runs, which have: {", ".join(found)}')
+    scores = {name: run.validation[score] for name, run in runs.items() if score in run.validation}
+    # A run has the same colour in both panels, even if others appear in only one of them.
     colours = {name: f'C{number}' for number, name in enumerate(runs)}
 
     panels = 1 if score is None else 2
@@ -68,81 +72,104 @@ def draw_runs(runs: Runs, loss: str, score: str | None, window: int | None) -> F
     if score is not None:
         draw_series(axes[0, 1], scores, colours, window)
         axes[0, 1].set(xlabel=_unit(runs, score), ylabel=score, title='Validation')
-    # Of a run in both panels the legend shows the line of the loss, next to which it stands.
+    # The legend is in the first panel, so it shows the lines of that panel where a run has one.
     lines = {line.get_label(): line for panel in axes[0, ::-1] for line in panel.get_lines()}
     drawn = [name for name in runs if name in lines]
     axes[0, 0].legend([lines[name] for name in drawn], drawn, fontsize=8)
     return figure
 
 
-@guarded
-def main() -> None:
-    """Draw, and print where each run ended."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR')
-    parser.add_argument('--names', nargs='+', help='in the legend; default: of the folders')
-    parser.add_argument('--loss', default='loss', help='which logged value of training to draw')
-    parser.add_argument('--score', help='which score; default: accuracy, mIoU or mAP, as there is')
-    parser.add_argument(
-        '--average',
-        type=int,
-        metavar='N',
-        help='logged values in a moving average, odd; default: a tenth of them',
-    )
-    parser.add_argument(
-        '--out', type=Path, default=Path('curves'), help='figures to write, without .png and .svg'
-    )
-    args = parser.parse_args()
-    names = args.names or [_name(path, args.work_dirs) for path in args.work_dirs]
-    if len(names) != len(args.work_dirs) or len(set(names)) != len(names):
-        raise ValueError(
-            f'--names must give each of the {len(args.work_dirs)} folders a name of its own, '
-            f'got {names}'
-        )
-    if args.average is not None:
-        moving_average([0.0], args.average)  # raises where it is not odd
-    runs = {n: read_scalars(path) for n, path in zip(names, args.work_dirs, strict=True)}
-    score = score_name([val for _, val in runs.values()], args.score)
-    figure = draw_runs(runs, args.loss, score, args.average)
-    out = args.out.with_suffix('') if args.out.suffix in ('.png', '.svg') else args.out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in ('.png', '.svg'):
-        figure.savefig(f'{out}{suffix}', dpi=120)
-    plt.close(figure)
-
-    console = Console(width=110)
-    console.print(ends(runs, args.loss, score))
-    console.print(f'written to {out}.png and {out}.svg')
+def _unit(runs: dict[str, Scalars], score: str) -> str:
+    """Return what the steps of validations count: epochs if training logs epochs."""
+    units = {
+        'epoch' if 'epoch' in run.training else 'iteration'
+        for run in runs.values()
+        if score in run.validation
+    }
+    return ' or '.join(sorted(units))
 
 
-def ends(runs: Runs, loss_name: str, score: str | None) -> Table:
-    """Tabulate where each run ended."""
+def last_values(runs: dict[str, Scalars], loss_name: str, score: str | None) -> Table:
+    """Make a table of the last loss of each run, and its last and best score."""
     headings = ['run', 'iterations', f'last {loss_name}']
     if score is not None:
         headings += [f'last {score}', f'best {score}']
     table = Table(*headings)
-    for name, (train, val) in runs.items():
-        loss = train.get(loss_name, [])
+    for name, run in runs.items():
+        loss = run.training.get(loss_name, [])
         cells = [str(loss[-1][0]), f'{loss[-1][1]:.4g}'] if loss else ['-', '-']
         if score is not None:
-            values = [value for _, value in val.get(score, [])]
+            values = [value for _, value in run.validation.get(score, [])]
             cells += [f'{values[-1]:.4g}', f'{max(values):.4g}'] if values else ['-', '-']
         table.add_row(name, *cells)
     return table
 
 
 def _name(path: Path, others: list[Path]) -> str:
-    """Name a folder by its last part, or by all of it where another one has the same."""
-    alone = [other.resolve().name for other in others].count(path.resolve().name) == 1
-    return path.resolve().name if alone else str(path)
+    """Name a directory by its last part, or by its whole path if others have the same last part."""
+    unique = [other.resolve().name for other in others].count(path.resolve().name) == 1
+    return path.resolve().name if unique else str(path)
 
 
-def _unit(runs: Runs, score: str) -> str:
-    """Tell what the steps of validation count: epochs are logged with training's iterations."""
-    units = {
-        'epoch' if 'epoch' in train else 'iteration' for train, val in runs.values() if score in val
-    }
-    return ' or '.join(sorted(units))
+def parse_args() -> argparse.Namespace:
+    """Parse and check the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'work_dirs',
+        nargs='+',
+        type=Path,
+        metavar='WORK_DIR',
+        help='directory that tools/train.py wrote',
+    )
+    parser.add_argument(
+        '--names', nargs='+', help='names in the legend (default: those of the directories)'
+    )
+    parser.add_argument('--loss', default='loss', help='training scalar to draw (default: loss)')
+    parser.add_argument(
+        '--score', help='score to draw (default: accuracy, mIoU or mAP, whichever was logged)'
+    )
+    parser.add_argument(
+        '--average',
+        type=int,
+        metavar='N',
+        help='number of values in a moving average, odd (default: a tenth of the values)',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('curves'),
+        help='figures to write, without .png and .svg (default: curves)',
+    )
+    args = parser.parse_args()
+    args.names = args.names or [_name(path, args.work_dirs) for path in args.work_dirs]
+    if len(args.names) != len(args.work_dirs) or len(set(args.names)) != len(args.names):
+        raise ValueError(
+            f'--names must have {len(args.work_dirs)} different names, one per directory, '
+            f'got {args.names}'
+        )
+    if args.average is not None and (args.average < 1 or args.average % 2 == 0):
+        raise ValueError(f'--average must be odd and positive, got {args.average}')
+    if args.out.suffix in ('.png', '.svg'):
+        args.out = args.out.with_suffix('')
+    return args
+
+
+@guarded
+def main() -> None:
+    """Draw the trainings, and print their last values."""
+    args = parse_args()
+    runs = {n: read_scalars(path) for n, path in zip(args.names, args.work_dirs, strict=True)}
+    score = score_name([run.validation for run in runs.values()], args.score)
+    figure = draw_runs(runs, args.loss, score, args.average)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in ('.png', '.svg'):
+        figure.savefig(f'{args.out}{suffix}', dpi=120)
+    plt.close(figure)
+    console = Console(width=110)
+    console.print(last_values(runs, args.loss, score))
+    console.print(f'wrote {args.out}.png and {args.out}.svg')
 
 
 if __name__ == '__main__':

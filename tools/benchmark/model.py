@@ -1,22 +1,23 @@
-"""Time whole networks: SLaK-T against ConvNeXt-S, which has as many multiply-adds.
+"""Time whole networks: SLaK-T and ConvNeXt-S, which has as many multiply-adds.
 
     python tools/benchmark/model.py --device cpu --threads 2
     python tools/benchmark/model.py --modes train --batch 4 --size 224
 
-slak_t is the network as it was trained, slak_t_native the same on PyTorch's own convolution,
-slak_t_merged after SLaK.switch_to_deploy(), convnext_s MMPretrain's. Runs take turns; the ratios
-are what to quote.
+slak_t is the network as it was trained, slak_t_native uses PyTorch's own convolution, slak_t_merged
+is the network after SLaK.switch_to_deploy(), and convnext_s is MMPretrain's. The networks are timed
+in turns. Quote the ratios of their medians, because milliseconds depend on the machine.
 """
 
 import argparse
 import json
+from collections.abc import Callable
 
 import torch
 from rich.box import SIMPLE
 from rich.table import Table
 from torch import nn
 
-from mmslak.analysis.latency import check_device, compare, machine
+from mmslak.analysis.latency import check_device, machine, measure_in_turns
 from mmslak.cli.config import ToolboxMissingError
 from mmslak.console import guarded, print_table, progress_bar
 from mmslak.models import SLaK
@@ -24,50 +25,80 @@ from mmslak.ops import LargeKernelConv2d
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
 MODELS = ('convnext_s', 'slak_t', 'slak_t_merged', 'slak_t_native')
-#: (mode, batch, size in pixels)
+MODES = ('inference', 'train')
+#: (mode, batch size, side of the images in pixels)
 CASES = [
     *(('inference', batch, size) for size in (224, 512) for batch in (1, 8)),
     ('train', 4, 224),
 ]
 
 
-def main() -> None:
-    """Run the benchmark and print the table."""
+def parse_args() -> argparse.Namespace:
+    """Parse and check the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--device', choices=['cpu', 'cuda'], default='cpu')
-    parser.add_argument('--dtype', choices=list(DTYPES), default='fp32', help='autocast to it')
-    parser.add_argument('--models', nargs='+', choices=MODELS, default=list(MODELS))
-    parser.add_argument('--modes', nargs='+', choices=['inference', 'train'])
-    parser.add_argument('--batch', type=int, help='with --size: this instead of the usual cases')
-    parser.add_argument('--size', type=int, help='side of the images in pixels')
-    parser.add_argument('--repeats', type=int, default=10, help='timed runs of each (median)')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    parser.add_argument('--json', action='store_true', help='print a JSON list and nothing else')
+    parser.add_argument(
+        '--device', choices=['cpu', 'cuda'], default='cpu', help='device (default: cpu)'
+    )
+    parser.add_argument(
+        '--dtype', choices=list(DTYPES), default='fp32', help='dtype of autocast (default: fp32)'
+    )
+    parser.add_argument(
+        '--models', nargs='+', choices=MODELS, default=list(MODELS),
+        help='networks to time (default: all)',
+    )  # fmt: skip
+    parser.add_argument('--modes', nargs='+', choices=MODES, help='modes to time (default: both)')
+    parser.add_argument(
+        '--batch', type=int, help='batch size; with --size, instead of the usual cases'
+    )
+    parser.add_argument('--size', type=int, help='side of the images in pixels; with --batch')
+    parser.add_argument(
+        '--repeats',
+        type=int,
+        default=10,
+        help='timed runs, of which the median counts (default: 10)',
+    )
+    parser.add_argument(
+        '--threads',
+        type=int,
+        default=torch.get_num_threads(),
+        help="CPU threads (default: PyTorch's number of threads)",
+    )
+    parser.add_argument('--json', action='store_true', help='print the numbers as JSON')
     args = parser.parse_args()
     check_device(args.device)
     if (args.batch is None) != (args.size is None):
         raise ValueError('--batch and --size go together: give both or neither')
+    for name in ('batch', 'size', 'repeats', 'threads'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f'--{name} must be positive, got {value}')
+    return args
+
+
+def run_benchmark(args: argparse.Namespace) -> list[dict]:
+    """Time all cases, with a progress bar; one dict for each case and network."""
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
+    modes = args.modes or MODES
     cases = CASES
     if args.batch is not None:
-        cases = [(mode, args.batch, args.size) for mode in args.modes or ['inference', 'train']]
-    cases = [case for case in cases if args.modes is None or case[0] in args.modes]
+        cases = [(mode, args.batch, args.size) for mode in modes]
     # A merged network is for inference.
-    runs = {
+    networks = {
         case: [name for name in args.models if (case[0], name) != ('train', 'slak_t_merged')]
         for case in cases
+        if case[0] in modes
     }
     rows = []
-    with progress_bar() as progress:
-        total = (args.repeats + 2) * sum(map(len, runs.values()))
-        task = progress.add_task('', total=total)
-        for (mode, batch, size), names in runs.items():
-            progress.update(task, description=f'{mode}, {batch} x {size} x {size}')
+    with progress_bar() as bar:
+        total = (args.repeats + 2) * sum(map(len, networks.values()))
+        task = bar.add_task('', total=total)
+        for (mode, batch, size), names in networks.items():
+            bar.update(task, description=f'{mode}, {batch} x {size} x {size}')
             ways = {name: _way(name, mode, batch, size, args) for name in names}
-            costs = compare(ways, args.device, args.repeats, lambda: progress.advance(task))
+            costs = measure_in_turns(ways, args.device, args.repeats, lambda: bar.advance(task))
             rows += [
                 dict(
                     model=name, mode=mode, batch=batch, size=size, ms=round(cost.ms, 3),
@@ -75,14 +106,11 @@ def main() -> None:
                 )
                 for name, cost in costs.items()
             ]  # fmt: skip
-    if args.json:
-        print(json.dumps(rows, indent=1))
-        return
-    _print(rows, args)
+    return rows
 
 
 def build(name: str) -> nn.Module:
-    """Build a network that maps images to one feature a sample."""
+    """Build an untrained network, without a head."""
     torch.manual_seed(0)
     if name == 'convnext_s':
         try:
@@ -97,12 +125,14 @@ def build(name: str) -> nn.Module:
     return model.eval().switch_to_deploy() if name == 'slak_t_merged' else model
 
 
-def _way(name: str, mode: str, batch: int, size: int, args: argparse.Namespace):
-    """Return a function that makes network and images and returns what is timed."""
+def _way(
+    name: str, mode: str, batch: int, size: int, args: argparse.Namespace
+) -> Callable[[], Callable[[], object]]:
+    """Return a function that makes network and images and returns the function to time."""
     half = args.dtype != 'fp32'
 
     def prepare():
-        # The faster layout for all of them.
+        # The faster memory format for all networks.
         model = build(name).to(args.device, memory_format=torch.channels_last)
         model.train(mode == 'train')
         images = torch.randn(batch, 3, size, size, device=args.device)
@@ -123,11 +153,12 @@ def _way(name: str, mode: str, batch: int, size: int, args: argparse.Namespace):
     return prepare
 
 
-def _print(rows: list[dict], args: argparse.Namespace) -> None:
+def report(rows: list[dict], args: argparse.Namespace) -> None:
+    """Print the table."""
     threads = f', {args.threads} threads' if args.device == 'cpu' else ''
     print(f'{machine(args.device)}{threads}, {args.dtype}, torch {torch.__version__}')
     table = Table('mode', 'batch', 'size', 'model', box=SIMPLE)
-    for heading in ('ms', 'images/s', 'peak MB', 'time over convnext_s'):
+    for heading in ('ms', 'images/s', 'peak MB', 'time / convnext_s'):
         table.add_column(heading, justify='right')
     peers = {
         (row['mode'], row['batch'], row['size']): row['ms']
@@ -145,5 +176,16 @@ def _print(rows: list[dict], args: argparse.Namespace) -> None:
     print_table(table)
 
 
+@guarded
+def main() -> None:
+    """Run the benchmark, and print a table or JSON."""
+    args = parse_args()
+    rows = run_benchmark(args)
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    else:
+        report(rows, args)
+
+
 if __name__ == '__main__':
-    guarded(main)()
+    main()

@@ -1,8 +1,8 @@
 """Convert a checkpoint of the authors of SLaK or ConvNeXt to the format of this package.
 
-python tools/convert/official.py SLaK_tiny_checkpoint.pth slak_tiny.pth
+    python tools/convert/official.py SLaK_tiny_checkpoint.pth slak_tiny.pth
 
-Takes classification checkpoints and those of MMSegmentation 0.x and MMDetection 2.x.
+SRC is a checkpoint of a classifier, or of MMSegmentation 0.x or MMDetection 2.x.
 """
 
 import argparse
@@ -19,19 +19,23 @@ from mmslak.console import guarded
 @guarded
 def main() -> None:
     """Convert the file and print a summary."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('src', metavar='SRC', help="the authors' file")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('src', metavar='SRC', help="checkpoint in the authors' format")
     parser.add_argument('dst', metavar='DST', help='file to write')
-    parser.add_argument('--ema', action='store_true', help='take the averaged weights, model_ema')
+    parser.add_argument(
+        '--ema', action='store_true', help='convert the averaged weights (model_ema)'
+    )
     parser.add_argument(
         '--trust',
         action='store_true',
-        help='read a file with other objects than tensors and plain containers, which can run any '
-        'code; only for files from a source that you trust',
+        help='read objects other than tensors and plain containers, which can run any code; only '
+        'for files from a source that you trust',
     )
     args = parser.parse_args()
     if Path(args.dst).exists():
-        raise ValueError(f'{args.dst} already exists; give another DST or remove it')
+        raise ValueError(f'DST {args.dst} already exists; give another one or remove it')
     found = from_official(read_checkpoint(args.src, args.trust), args.ema, args.src)
     Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
     torch.save(found.checkpoint(), args.dst)
@@ -42,17 +46,17 @@ def main() -> None:
     console = Console(width=110)
     console.print(table)
     sizes = {name: found.state_dict[name].numel() for name in found.densities}
-    kept = sum(density * sizes[name] for name, density in found.densities.items())
+    active = sum(density * sizes[name] for name, density in found.densities.items())
     settings = ', '.join(f'{key}={value!r}' for key, value in found.settings.items())
     kind = 'classifier' if found.kind == 'classifier' else 'segmentor or detector'
     print(f'{args.src}: a {kind} with SLaK({settings})')
     print(
-        f'{len(found.state_dict)} entries: {found.renamed} renamed, {len(found.passed)} of heads '
-        'kept unchanged, like all others; none left over'
+        f'{len(found.state_dict)} entries: {found.renamed} renamed, the others (of which '
+        f'{len(found.passed)} belong to heads) unchanged; none left over'
     )
     print(
-        f'{len(found.masks)} of {len(sizes)} layers are sparse; density of all '
-        f'{kept / sum(sizes.values()):.4f}'
+        f'{len(found.masks)} of {len(sizes)} layers are sparse; density of all layers '
+        f'{active / sum(sizes.values()):.4f}'
     )
     print(f'wrote {args.dst}')
 

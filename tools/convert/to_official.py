@@ -15,12 +15,14 @@ from mmslak.console import guarded
 @guarded
 def main() -> None:
     """Convert the file."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('src', metavar='SRC', help='checkpoint of this package')
     parser.add_argument('dst', metavar='DST', help='file to write')
     args = parser.parse_args()
     if Path(args.dst).exists():
-        raise ValueError(f'{args.dst} already exists; give another DST or remove it')
+        raise ValueError(f'DST {args.dst} already exists; give another one or remove it')
     checkpoint = to_official(read_checkpoint(args.src), args.src)
     Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, args.dst)

@@ -1,8 +1,8 @@
 """Merge the branches of SLaK's blocks in a trained model, for faster inference.
 
-python tools/deploy/merge.py configs/upernet_slak_t_ade20k.py iter_160000.pth merged.pth
-python tools/test.py configs/upernet_slak_t_ade20k.py merged.pth \\
-    --cfg-options model.backbone.deploy=True
+    python tools/deploy/merge.py configs/upernet_slak_t_ade20k.py iter_160000.pth merged.pth
+    python tools/test.py configs/upernet_slak_t_ade20k.py merged.pth \\
+        --cfg-options model.backbone.deploy=True
 """
 
 import argparse
@@ -22,8 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', metavar='CONFIG', help='config that the checkpoint belongs to')
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of a training')
+    parser.add_argument('config', metavar='CONFIG', help='config of the trained model')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='checkpoint of the trained model')
     parser.add_argument('out', metavar='OUT', help='file to write')
     parser.add_argument(
         '--cfg-options',
@@ -34,14 +34,16 @@ def main() -> None:
     )
     args = parser.parse_args()
     if Path(args.out).exists():
-        raise ValueError(f'{args.out} already exists; give another OUT or remove it')
+        raise ValueError(f'OUT {args.out} already exists; give another one or remove it')
     cfg = load_config(args.config, args.cfg_options)
     torch.manual_seed(0)
     merged, difference = merge_checkpoint(cfg, read_checkpoint(args.checkpoint), args.checkpoint)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     torch.save(merged, args.out)
     print(f'wrote {args.out}: {len(merged["state_dict"])} entries')
-    print(f'largest difference of the outputs, relative to the largest: {difference:.1e}')
+    print(
+        f'largest difference between the outputs, relative to the largest output: {difference:.1e}'
+    )
     print(
         f'to use it: python tools/test.py {args.config} {args.out} '
         '--cfg-options model.backbone.deploy=True'

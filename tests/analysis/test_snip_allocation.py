@@ -1,4 +1,4 @@
-"""SNIP from real images, against scores worked out plainly."""
+"""SNIP from images and from training data, against plain backpropagation."""
 
 from pathlib import Path
 
@@ -10,15 +10,21 @@ from PIL import Image
 pytest.importorskip('mmpretrain')
 from mmengine.registry import MODELS, DefaultScope
 
-from mmslak.analysis.snip_on_images import image_batch, labelled_images, snip_allocation
+from mmslak.analysis.snip_allocation import (
+    allocate_by_images,
+    allocate_by_training_batch,
+    image_batch,
+    labelled_images,
+)
 from mmslak.cli.config import load_config
+from mmslak.sample_data import write_sample_data
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three classes of two, one and three images."""
+    """Three classes with two, one and three images."""
     random = np.random.default_rng(0)
     for name, count in (('a', 2), ('b', 1), ('c', 3)):
         (tmp_path / name).mkdir()
@@ -63,9 +69,9 @@ def test_batch_is_normalised(tmp_path):
 def test_snip_is_the_highest_scores_of_the_whole_network(folder):
     cfg = load_config(ROOT / 'configs/sample/slak_nano_in1k.py')
     images = labelled_images(folder, 4)
-    kept = snip_allocation(cfg, images, 0.4, size=64, seed=3)
+    kept = allocate_by_images(cfg, images, 0.4, size=64, seed=3)
 
-    # The same network, batch and loss once more, by plain backpropagation.
+    # The same network, batch and loss, by plain backpropagation.
     settings = cfg.model.copy()
     settings.pop('train_cfg', None)
     torch.manual_seed(3)
@@ -84,12 +90,33 @@ def test_snip_is_the_highest_scores_of_the_whole_network(folder):
     total = sum(p.numel() for name, p in parameters.items() if name in kept)
     assert sum(kept.values()) == round(0.6 * total)
 
-    # Layers that SNIP would leave nearly dense are left dense, and the rest share what remains.
+    # Layers that would be nearly dense are dense, and the others are allocated the rest.
     rest = [name for name in kept if kept[name] < parameters[name].numel()]
     everything = torch.cat([sensitivity[name].flatten() for name in rest])
     budget = sum(kept[name] for name in rest)
     threshold = everything.kthvalue(len(everything) - budget + 1).values
     for name in rest:
-        # To the rounding of gradients summed in another order.
+        # Up to the rounding of gradients that are summed in another order.
         expected = int((sensitivity[name] >= threshold).sum())
         assert kept[name] == pytest.approx(expected, abs=max(2, 0.005 * expected))
+
+
+def test_snip_of_the_training_data(tmp_path):
+    """The number of active weights is exact, and the result depends on the seed alone."""
+    write_sample_data(tmp_path, images=10, size=64)
+    options = dict(data_root=str(tmp_path / 'imagenet'))
+    cfg = load_config(ROOT / 'configs/sample/slak_nano_in1k.py', options)
+    before = cfg.to_dict()
+    kept = allocate_by_training_batch(cfg, 4, 0.4)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(cfg.model)
+    sizes = {name: p.numel() for name, p in model.named_parameters() if p.ndim > 1}
+    assert set(kept) == set(sizes)
+    assert sum(kept.values()) == round(0.6 * sum(sizes.values()))
+    assert len({round(kept[name] / sizes[name], 3) for name in sizes}) > 3
+    assert allocate_by_training_batch(cfg, 4, 0.4) == kept
+    assert allocate_by_training_batch(cfg, 4, 0.4, seed=1) != kept
+    assert cfg.to_dict() == before
+    cfg = load_config(ROOT / 'configs/sample/slak_nano_in1k.py', dict(data_root='nowhere'))
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        allocate_by_training_batch(cfg, 4, 0.4)
