@@ -276,7 +276,7 @@ def test_dataset_checks_pass_on_a_good_layout(sample):
         ann_file='annotations/instances_train2017.json',
         data_prefix=dict(img='train2017/'),
     )
-    # Wrapped data sets are looked into.
+    # Datasets inside wrappers are checked.
     inner = dict(type='ADE20KDataset', data_root='/no/such/place', data_prefix=dict(img_path='a'))
     with pytest.raises(DatasetLayoutError, match='/no/such/place'):
         check(ade, type='RepeatDataset', dataset=inner)
@@ -292,11 +292,11 @@ def test_dataset_checks_say_what_is_missing(sample, tmp_path):
     with pytest.raises(DatasetLayoutError, match=r'no file in .*images/training'):
         check(tmp_path)
     Image.new('RGB', (8, 8)).save(tmp_path / 'images/training/a.jpg')
-    with pytest.raises(DatasetLayoutError, match=r'no folder .*annotations/training'):
+    with pytest.raises(DatasetLayoutError, match=r'no directory .*annotations/training'):
         check(tmp_path)
     (tmp_path / 'annotations/training').mkdir(parents=True)
     Image.new('P', (8, 8)).save(tmp_path / 'annotations/training/b.png')
-    with pytest.raises(DatasetLayoutError, match=r'label map of a\.jpg: .*training/a\.png'):
+    with pytest.raises(DatasetLayoutError, match=r'label map of a\.jpg, .*training/a\.png'):
         check(tmp_path)
     with pytest.raises(DatasetLayoutError, match=r'no file .*instances.json'):
         check(sample / 'coco', type='CocoDataset', ann_file='instances.json', data_prefix=dict())
@@ -328,5 +328,5 @@ def test_config_that_a_toolbox_brings_along():
     assert cfg.model.backbone.type == 'UNet'
     with pytest.raises(FileNotFoundError, match='nothing'):
         load_config('mmseg::unet/nothing.py')
-    with pytest.raises(ValueError, match='before the :: belongs one of mmseg'):
+    with pytest.raises(ValueError, match='before :: must be one of mmseg'):
         load_config('torchvision::unet/nothing.py')

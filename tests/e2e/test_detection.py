@@ -167,7 +167,7 @@ def test_an_image_without_objects_trains(coco, tmp_path):
 
     edit(coco, 'train', empty)
     options = dict(work_dir=tmp_path / 'w', data_root=coco)
-    with pytest.raises(BadImageError, match='no image is left'):
+    with pytest.raises(BadImageError, match='contains no image'):
         call('train', COCO, **options)
     options['work_dir'] = tmp_path / 'v'
     call('train', COCO, train_dataloader__dataset__filter_cfg__filter_empty_gt=False, **options)
@@ -247,7 +247,7 @@ def test_bad_images_are_named_or_skipped_and_counted(coco, tmp_path):
     call('train', COCO, '--skip-bad-images', **options, **{empty: False})
     assert len(losses(tmp_path / 'v')) == 2
     text = log(tmp_path / 'v')
-    assert re.search(r'3 of 16 images left out', text) and str(images[1]) in text
+    assert re.search(r'skipped 3 of 16 images', text) and str(images[1]) in text
 
 
 PAGE = ROOT / 'docs/finetune.md'
