@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..engine.hooks.configured import configured_hooks
 from ..models import branches_kept_apart
 from ..sparsity import allocate, select_targets
 
@@ -61,21 +62,20 @@ PROPOSALS, MASK_REGIONS = 1000, 100
 
 
 def config_sparsity(cfg: Config) -> float:
-    """Tell the sparsity that a config trains with.
+    """Return the sparsity that a config trains with.
 
     Args:
         cfg (Config): A config of any of the three toolboxes.
 
     Returns:
-        float: That of its ``DynamicSparsityHook``, 0 where the hook is off; 0.4, the paper's,
-        where there is none or it keeps the masks of another model.
+        float: The sparsity of its ``DynamicSparsityHook``, 0 if the hook is off; 0.4, as in the
+        paper, if the config has no such hook or the hook has no sparsity of its own.
     """
-    for hook in cfg.get('custom_hooks') or []:
-        if 'DynamicSparsityHook' in str(hook.get('type')):
-            if hook.get('mode') == 'off':
-                return 0.0
-            return hook.get('sparsity', 0.4)
-    return 0.4
+    hooks = configured_hooks(cfg, 'DynamicSparsityHook')
+    if not hooks:
+        return 0.4
+    # A hook in custom_hooks comes last, and replaces the one in default_hooks.
+    return 0.0 if hooks[-1].get('mode') == 'off' else hooks[-1].get('sparsity', 0.4)
 
 
 def multiply_adds(run: Callable[[], object]) -> int:

@@ -55,13 +55,14 @@ def test_the_recipe_is_the_papers(name, arch, drop_path, epochs, every, rate):
     assert (warm_up.type, warm_up.end) == ('LinearLR', 20)
     assert (cosine.type, cosine.begin, cosine.end) == ('CosineAnnealingLR', 20, epochs)
     assert cfg.train_cfg.max_epochs == epochs
-    hooks = {hook.type: hook for hook in cfg.custom_hooks}
-    assert hooks['mmpretrain.EMAHook'].momentum == pytest.approx(1 - 0.9999)
-    assert hooks['mmpretrain.EMAHook'].evaluate_on_origin
-    sparsity = hooks['mmslak.DynamicSparsityHook']
+    hooks = cfg.default_hooks
+    assert hooks.ema.type == 'mmpretrain.EMAHook' and hooks.ema.evaluate_on_origin
+    assert hooks.ema.momentum == pytest.approx(1 - 0.9999)
+    sparsity = hooks.sparsity
+    assert sparsity.type == 'mmslak.DynamicSparsityHook' and 'mode' not in sparsity
     assert (sparsity.sparsity, sparsity.allocation, sparsity.targets) == (0.4, 'snip', 'all')
     assert (sparsity['update']['every'], sparsity['update']['rate']) == (every, rate)
-    assert 'mmslak.FinishTrainingHook' in hooks
+    assert hooks.finish_training == dict(type='mmslak.FinishTrainingHook')
 
 
 def test_baselines_share_the_recipe():
@@ -73,13 +74,15 @@ def test_baselines_share_the_recipe():
         assert cfg.optim_wrapper == ours.optim_wrapper
         assert cfg.train_dataloader.dataset == ours.train_dataloader.dataset
         assert cfg.model.train_cfg == ours.model.train_cfg
-        assert cfg.custom_hooks == ours.custom_hooks[:2]
+        hooks = dict(cfg.default_hooks)
+        assert hooks.pop('sparsity', dict(mode='off'))['mode'] == 'off'
+        assert dict(hooks, sparsity=ours.default_hooks.sparsity) == ours.default_hooks
 
 
 def test_fine_tuning_at_384():
     cfg = load_config(ROOT / 'configs/slak_b_384_in1k.py')
     assert cfg.train_dataloader.dataset.pipeline[1].scale == 384
-    assert cfg.custom_hooks[-1] == dict(type='mmslak.DynamicSparsityHook', mode='fixed')
+    assert cfg.default_hooks.sparsity == dict(type='mmslak.DynamicSparsityHook', mode='fixed')
 
 
 def config_rows():

@@ -445,7 +445,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=400),
 ]
-custom_hooks = []
+default_hooks = dict(sparsity=dict(mode='off'))
 """)
     options = {
         'train_dataloader.batch_size': 4,

@@ -37,7 +37,7 @@ from mmslak.sample_data import write_sample_data
 from mmslak.sample_data.scenes import classes_of
 
 CONFIG = 'configs/sample/kernel_study_nano_ade20k.py'
-HOOK = 'custom_hooks.0'
+HOOK = 'default_hooks.sparsity'
 #: Kernels of the four stages by that of the first, as in the paper's tables 1 and 2.
 KERNELS = {7: (7, 7, 7, 7), 31: (31, 29, 27, 13), 51: (51, 49, 47, 13)}
 DATA = ('plain', 'context')

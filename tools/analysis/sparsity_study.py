@@ -20,7 +20,7 @@ from mmslak.console import guarded
 from mmslak.sample_data import write_sample_data
 
 CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'
-HOOK = 'custom_hooks.0'
+HOOK = 'default_hooks.sparsity'
 #: name -> options of the config. 1.0x is the width before the paper's factor.
 VARIANTS = {
     'sparse 0.4, 1.3x wide, random growth': [],
