@@ -7,7 +7,14 @@ import warnings
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 
@@ -47,12 +54,17 @@ def guarded(main: Callable) -> Callable:
     return run_guarded
 
 
-def progress_bar() -> Progress:
-    """Make a bar with the time left, on standard error because results may go into a file."""
+def progress_bar(count: bool = True) -> Progress:
+    """Make a bar with the time left, on standard error because results may go into a file.
+
+    Args:
+        count (bool): Show the number of finished items. Otherwise the percentage is shown, which
+            suits items of different durations.
+    """
     return Progress(
         TextColumn('{task.description}'),
         BarColumn(),
-        MofNCompleteColumn(),
+        MofNCompleteColumn() if count else TaskProgressColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
