@@ -17,6 +17,6 @@ default_hooks = dict(
         evaluate_on_origin=True,
         priority='ABOVE_NORMAL',
     ),
-    # Recomputes the batch norm statistics of the average at the end.
+    # At the end: batch norm statistics of the average, scores, raw.pth and averaged.pth.
     finish_training=dict(type='mmslak.FinishTrainingHook'),
 )

@@ -1,4 +1,4 @@
-"""A small ConvNeXt on the sample data: the student of distill_convnext_nano_in1k.py alone."""
+"""A small ConvNeXt on the sample data, to compare with distill_convnext_nano_in1k.py."""
 
 _base_ = 'slak_nano_in1k.py'
 
