@@ -4,7 +4,7 @@ _base_ = 'cascade_mask_rcnn_slak_t_coco.py'
 
 max_epochs = 12
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=500),
-    dict(type='MultiStepLR', begin=0, end=max_epochs, by_epoch=True, milestones=[8, 11]),
+    dict(_base_.param_scheduler[0]),
+    dict(_base_.param_scheduler[1], end=max_epochs, milestones=[8, 11]),
 ]
 train_cfg = dict(max_epochs=max_epochs)

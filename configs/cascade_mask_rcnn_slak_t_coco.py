@@ -7,6 +7,8 @@ _base_ = [
     '_base_/det_runtime.py',
 ]
 
-default_hooks = dict(checkpoint=dict(save_best='coco/bbox_mAP'))
-# The masks of a sparse pre-trained backbone are kept; a dense one trains dense.
-custom_hooks = [dict(type='mmslak.DynamicSparsityHook', mode='fixed')]
+default_hooks = dict(
+    checkpoint=dict(save_best='coco/bbox_mAP'),
+    # The masks of a sparse pre-trained backbone stay fixed; a dense backbone trains dense.
+    sparsity=dict(type='mmslak.DynamicSparsityHook', mode='fixed'),
+)

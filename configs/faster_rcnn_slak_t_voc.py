@@ -7,8 +7,10 @@ _base_ = [
     '_base_/det_runtime.py',
 ]
 
-# Appendix A.4 names the rate and the weight decay; no decay over the layers.
+# Learning rate and weight decay of appendix A.4, the same for all layers.
 optim_wrapper = dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(decay_rate=1.0))
-default_hooks = dict(checkpoint=dict(save_best='pascal_voc/mAP'))
-# The masks of a sparse pre-trained backbone are kept; a dense one trains dense.
-custom_hooks = [dict(type='mmslak.DynamicSparsityHook', mode='fixed')]
+default_hooks = dict(
+    checkpoint=dict(save_best='pascal_voc/mAP'),
+    # The masks of a sparse pre-trained backbone stay fixed; a dense backbone trains dense.
+    sparsity=dict(type='mmslak.DynamicSparsityHook', mode='fixed'),
+)

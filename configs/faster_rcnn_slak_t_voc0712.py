@@ -1,4 +1,4 @@
-"""Faster R-CNN + SLaK-T, 36 epochs on the trainval sets of VOC 2007 and 2012; tested on 2007's."""
+"""Faster R-CNN + SLaK-T, 36 epochs on trainval of VOC 2007 and 2012, tested on VOC 2007."""
 
 _base_ = 'faster_rcnn_slak_t_voc.py'
 
@@ -7,7 +7,7 @@ train_dataloader = dict(
     dataset=dict(
         _delete_=True,
         type='ConcatDataset',
-        # The two differ in what the toolbox notes of a data set beside its classes.
+        # The meta information of the two datasets differs in this key only.
         ignore_keys=['dataset_type'],
         datasets=[
             dataset_2007,

@@ -1,8 +1,8 @@
 """SLaK-B fine-tuned on ImageNet-1K at 384 x 384. Paper, table 3: 85.5 % top-1.
 
-The paper does not tell how. These are ConvNeXt's settings for the same step, whose recipe it
-follows otherwise: 30 epochs at batch 512, layer-wise decay 0.7, no Mixup and CutMix. Give the
-model to start from: --cfg-options load_from=work_dirs/slak_b_in1k/averaged.pth
+The paper does not describe this step. These are the settings of ConvNeXt, whose recipe the paper
+follows otherwise: 30 epochs with batch size 512, layer-wise lr decay 0.7, no Mixup and no CutMix.
+Pre-trained model: --cfg-options load_from=work_dirs/slak_b_in1k/averaged.pth
 """
 
 _base_ = 'slak_b_in1k.py'
@@ -36,9 +36,5 @@ param_scheduler = [
 ]  # fmt: skip
 train_cfg = dict(max_epochs=max_epochs)
 auto_scale_lr = dict(base_batch_size=512)
-# The masks of the model it starts from stay.
-custom_hooks = [
-    dict(_base_.custom_hooks[0]),
-    dict(_base_.custom_hooks[1]),
-    dict(type='mmslak.DynamicSparsityHook', mode='fixed'),
-]
+# The masks of the pre-trained model stay fixed.
+default_hooks = dict(sparsity=dict(_delete_=True, type='mmslak.DynamicSparsityHook', mode='fixed'))

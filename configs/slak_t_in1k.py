@@ -8,13 +8,12 @@ _base_ = [
 ]
 
 train_dataloader = dict(batch_size=128)
-custom_hooks = [
-    *_base_.custom_hooks,
-    dict(
+default_hooks = dict(
+    sparsity=dict(
         type='mmslak.DynamicSparsityHook',
         sparsity=0.4,
         allocation='snip',
         targets='all',
         update=dict(every=2000, rate=0.5, rate_min=0.005, schedule='cosine', grow='random'),
-    ),
-]
+    )
+)

@@ -1,9 +1,9 @@
-"""SLaK-T on ImageNet-1K out of two LMDB files, which tools/pack_lmdb.py makes of its folders."""
+"""SLaK-T on ImageNet-1K from two LMDB files, which tools/pack_lmdb.py writes."""
 
 _base_ = 'slak_t_in1k.py'
 
 train_images, val_images = 'data/imagenet_train.lmdb', 'data/imagenet_val.lmdb'
-# File and label in each line, the file as it is named in the LMDB.
+# Each line has a file, with its name in the LMDB, and its label.
 train_list, val_list = 'data/imagenet/meta/train.txt', 'data/imagenet/meta/val.txt'
 
 train_pipeline = [

@@ -4,15 +4,15 @@ _base_ = 'upernet_slak_t_ade20k.py'
 
 max_iters = 80000
 model = dict(backbone=dict(drop_path_rate=0.1))
-# No decay over layers here, and weight decay on everything but the norms.
+# The same learning rate for all layers, and weight decay on everything except norms.
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4),
     constructor='DefaultOptimWrapperConstructor',
     paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
+    dict(_base_.param_scheduler[0]),
+    dict(_base_.param_scheduler[1], end=max_iters),
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=8000)
 default_hooks = dict(checkpoint=dict(interval=8000))

@@ -7,5 +7,5 @@ _base_ = [
     '_base_/seg_runtime.py',
 ]
 
-# The masks of a sparse pre-trained backbone are kept; a dense one trains dense.
-custom_hooks = [dict(type='mmslak.DynamicSparsityHook', mode='fixed')]
+# The masks of a sparse pre-trained backbone stay fixed; a dense backbone trains dense.
+default_hooks = dict(sparsity=dict(type='mmslak.DynamicSparsityHook', mode='fixed'))

@@ -7,7 +7,14 @@ import warnings
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 
@@ -48,12 +55,17 @@ def guarded(main: Callable) -> Callable:
     return run_guarded
 
 
-def progress_bar() -> Progress:
-    """Return a progress bar with the time left, on standard error to keep standard output clean."""
+def progress_bar(count: bool = True) -> Progress:
+    """Return a progress bar with the time left, on standard error to keep standard output clean.
+
+    Args:
+        count (bool): Show the number of finished items. Otherwise the percentage is shown, which
+            suits items of different durations.
+    """
     return Progress(
         TextColumn('{task.description}'),
         BarColumn(),
-        MofNCompleteColumn(),
+        MofNCompleteColumn() if count else TaskProgressColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,

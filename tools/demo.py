@@ -1,9 +1,8 @@
-"""The demonstration: make sample data, train UperNet + SLaK-nano on it, show what it learnt.
+"""Demo: make sample data, train UperNet + SLaK-nano on it, and show what it learnt.
 
 python tools/demo.py
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -12,32 +11,39 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from PIL import Image
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
 from mmslak.analysis import picture_sheet
 from mmslak.analysis.complexity import weight_uses
-from mmslak.cli.run import UNTRAINED, run
+from mmslak.cli.demo import (
+    CAPTIONS,
+    choose_pictures,
+    make_scenes,
+    number_table,
+    parse_args,
+    print_files,
+    test,
+    train,
+)
+from mmslak.cli.run import UNTRAINED
 from mmslak.console import guarded
 from mmslak.models import SLaK
-from mmslak.sample_data import write_sample_data
+from mmslak.sample_data import LAYOUTS
 from mmslak.sparsity import unpack_masks
 
 CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'
-PICTURES = 8
 
 
 def commonest_class_miou(dataset: Path, classes: int) -> tuple[int, float]:
-    """Score the prediction of the training set's commonest class everywhere.
+    """Compute the mIoU of predicting the most frequent class of the training set everywhere.
 
     Args:
-        dataset (Path): Data in ADE20K's layout; 0 is unlabelled, classes count from 1.
+        dataset (Path): Data in the layout of ADE20K: label 0 is unlabelled, classes start at 1.
         classes (int): Number of classes.
 
     Returns:
-        tuple[int, float]: That class, from 0, and its mIoU in percent on the validation
-        set: the IoU of that class, and 0 for every other one that occurs.
+        tuple[int, float]: This class, from 0, and the mIoU in percent on the validation set: the
+        mean over the IoU of this class and 0 for every other class that occurs.
     """
 
     def histogram(split: str) -> np.ndarray:
@@ -48,18 +54,16 @@ def commonest_class_miou(dataset: Path, classes: int) -> tuple[int, float]:
 
     commonest = int(histogram('training').argmax())
     truth = histogram('validation')
-    # Predicted everywhere, its union is all that is labelled.
+    # It is predicted everywhere, so the union is all labelled pixels.
     iou = truth[commonest] / truth.sum()
     return commonest, 100 * float(iou / np.count_nonzero(truth))
 
 
 def draw_sheet(dataset: Path, predictions: Path, metainfo: dict, path: Path) -> None:
-    """Draw image, truth and prediction of eight validation images."""
+    """Draw image, ground truth and prediction of some validation images."""
     palette = [0, 0, 0] + [value for colour in metainfo['palette'] for value in colour]
     rows = []
-    images = sorted((dataset / 'images/validation').glob('*.jpg'))
-    # Evenly over the set, so that the choice is nobody's.
-    for image in images[:: max(1, len(images) // PICTURES)][:PICTURES]:
+    for image in choose_pictures(sorted((dataset / 'images/validation').glob('*.jpg'))):
         truth = Image.open(dataset / 'annotations/validation' / f'{image.stem}.png')
         prediction = Image.open(predictions / f'{image.stem}.png').convert('P')
         for label_map in (truth, prediction):
@@ -69,18 +73,18 @@ def draw_sheet(dataset: Path, predictions: Path, metainfo: dict, path: Path) -> 
         ('unlabelled', (0, 0, 0)),
         *zip(metainfo['classes'], metainfo['palette'], strict=True),
     ]
-    picture_sheet(rows, ('image', 'truth', 'prediction'), path, legend=legend)
+    picture_sheet(rows, CAPTIONS, path, legend=legend)
 
 
 def backbone_costs(checkpoint: str, side: int) -> dict[str, tuple[int, int]]:
-    """Count the backbone of a sparse checkpoint, dense and sparse.
+    """Count parameters and multiply-adds of the backbone of a sparse checkpoint.
 
     Args:
-        checkpoint (str): File that training with DynamicSparsityHook wrote.
-        side (int): Side of the image in pixels, for the multiply-adds.
+        checkpoint (str): Checkpoint of a training with DynamicSparsityHook.
+        side (int): Side of the image in pixels.
 
     Returns:
-        dict: Parameters and multiply-adds, each with and without the weights left out.
+        dict: Parameters and multiply-adds, each with and without the masked weights.
     """
     state = torch.load(checkpoint, 'cpu', weights_only=True)
     masks = unpack_masks(state['dynamic_sparsity'])
@@ -88,73 +92,59 @@ def backbone_costs(checkpoint: str, side: int) -> dict[str, tuple[int, int]]:
         backbone = SLaK('nano')
         uses = weight_uses(backbone, lambda: backbone(torch.zeros(1, 3, side, side)))
     sizes = {name: parameter.numel() for name, parameter in backbone.named_parameters()}
-    left_out = {
+    masked = {
         name: int((~masks[f'backbone.{name}']).sum()) if f'backbone.{name}' in masks else 0
         for name in sizes
     }
     return {
-        'parameters': (sum(sizes.values()), sum(sizes.values()) - sum(left_out.values())),
+        'parameters': (sum(sizes.values()), sum(sizes.values()) - sum(masked.values())),
         'multiply-adds': (
             sum(n * sizes[name] for name, n in uses.items()),
-            sum(n * (sizes[name] - left_out[name]) for name, n in uses.items()),
+            sum(n * (sizes[name] - masked[name]) for name, n in uses.items()),
         ),
     }
 
 
 @guarded
 def main() -> None:
-    """Run the demonstration."""
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--data', default='data/sample', help='folder of the sample data')
-    parser.add_argument('--work-dir', default='work_dirs/demo', help='folder of the results')
-    args = parser.parse_args()
-    started = time.monotonic()
-    console = Console()
-    work_dir = Path(args.work_dir)
+    """Run the demo."""
+    args = parse_args(__doc__.split('\n')[0], 'work_dirs/demo')
+    started, console = time.monotonic(), Console()
 
     console.rule('1/4  sample data')
-    data = write_sample_data(args.data)
-    made = 'made' if data.written else 'already there'
-    console.print(f'{sum(data.counts["ADE20K"].values())} scenes {made} in {args.data}')
-    dataset = Path(args.data) / 'ADEChallengeData2016'
-    common = ['--cfg-options', f'data_root={dataset}']
+    make_scenes(args.data, console)
+    dataset = args.data / LAYOUTS['ADE20K']
 
     console.rule('2/4  training')
-    best = run('train', [CONFIG, '--work-dir', str(work_dir), *common])['best_ckpt']
+    checkpoint = train(CONFIG, dataset, args.work_dir)
 
     console.rule('3/4  testing')
-    test = ['--work-dir', str(work_dir / 'test'), *common]
-    predictions = work_dir / 'predictions'
-    trained = run('test', [CONFIG, best, '--out', str(predictions), *test])
-    untrained = run('test', [CONFIG, UNTRAINED, *test])
+    predictions, log_dir = args.work_dir / 'predictions', args.work_dir / 'test'
+    trained = test(CONFIG, checkpoint, dataset, log_dir, predictions)
+    untrained = test(CONFIG, UNTRAINED, dataset, log_dir)
 
     console.rule('4/4  result')
     cfg = Config.fromfile(CONFIG)
     commonest, baseline = commonest_class_miou(dataset, len(cfg.metainfo.classes))
-    table = Table('model', box=SIMPLE, title='mIoU on the validation scenes, in percent')
-    table.add_column('mIoU', justify='right')
     scores = {
         f'always "{cfg.metainfo.classes[commonest]}", the commonest class': baseline,
         'UperNet + SLaK-nano, untrained': untrained['mIoU'],
         'UperNet + SLaK-nano, trained': trained['mIoU'],
     }
-    for name, score in scores.items():
-        table.add_row(name, f'{score:.2f}')
-    console.print(table)
-    costs = backbone_costs(best, cfg.crop_size[0])
-    table = Table('backbone', box=SIMPLE, title=f'Cost at {cfg.crop_size[0]} x {cfg.crop_size[1]}')
-    for column in ('dense', 'sparse, as trained'):
-        table.add_column(column, justify='right')
-    for name, counts in costs.items():
-        table.add_row(name, *(f'{count / 1e6:.3f} M' for count in counts))
-    console.print(table)
-    sheet = work_dir / 'sheet.png'
+    rows = {name: [f'{score:.2f}'] for name, score in scores.items()}
+    title = 'mIoU on the validation scenes, in percent'
+    console.print(number_table(title, 'model', ['mIoU'], rows))
+    height, width = cfg.crop_size
+    costs = backbone_costs(checkpoint, height)
+    rows = {name: [f'{count / 1e6:.3f} M' for count in counts] for name, counts in costs.items()}
+    columns = ['dense', 'sparse, as trained']
+    console.print(number_table(f'Cost at {height} x {width}', 'backbone', columns, rows))
+    sheet = args.work_dir / 'sheet.png'
     draw_sheet(dataset, predictions, cfg.metainfo, sheet)
-    (work_dir / 'scores.json').write_text(
+    (args.work_dir / 'scores.json').write_text(
         json.dumps(dict(miou=scores, backbone=costs), indent=2) + '\n'
     )
-    console.print(f'Image, truth and prediction of {PICTURES} scenes: {sheet}')
-    console.print(f'Checkpoint: {best}')
+    print_files(console, sheet, [checkpoint])
     console.print(f'The whole demonstration took {(time.monotonic() - started) / 60:.1f} minutes.')
 
 

@@ -8,18 +8,19 @@ import argparse
 import sys
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mmslak.console import progress_bar
 from mmslak.sample_data import LAYOUTS, write_sample_data
 
 
 def parse_args(argv=None):
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         description='Render scenes and write them in the layouts of ADE20K, COCO, VOC2007 and '
-        'ImageNet. The same arguments give the same scenes on any machine.'
+        'ImageNet. The same arguments give the same scenes on every machine.'
     )
-    parser.add_argument('root', metavar='DIR', help='folder to make, such as data/sample')
+    parser.add_argument('root', metavar='DIR', help='directory to create, such as data/sample')
     parser.add_argument(
         '--images', type=int, default=400, metavar='N', help='number of scenes (default: 400)'
     )
@@ -34,7 +35,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--context',
         action='store_true',
-        help='make the class of the objects depend on a sun or a moon far away in the image',
+        help='make the classes of objects depend on a sun or a moon far away in the image',
     )
     parser.add_argument(
         '--overwrite', action='store_true', help='replace sample data of other parameters'
@@ -43,19 +44,13 @@ def parse_args(argv=None):
 
 
 def main(argv=None) -> int:
+    """Write the data, and print its directories and the number of images."""
     args = parse_args(argv)
-    console = Console()
-    bar = Progress(
-        TextColumn('Scenes'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
-    task = bar.add_task('scenes', total=None)
+    bar = progress_bar()
+    task = bar.add_task('Scenes', total=None)
 
     def progress(done, total):
+        # Not before the first scene, so that errors and existing data are reported without a bar.
         if not bar.live.is_started:
             bar.start()
         bar.update(task, completed=done, total=total)
@@ -76,14 +71,15 @@ def main(argv=None) -> int:
         return 2
     except KeyboardInterrupt:
         bar.stop()
-        print('make_sample_data.py: interrupted, nothing written.', file=sys.stderr)
+        print('make_sample_data.py: interrupted, nothing was written', file=sys.stderr)
         return 130
     bar.stop()
+    console = Console()
     if data.written:
-        console.print(f'Made in {data.seconds:.1f} s.')
+        console.print(f'Done in {data.seconds:.1f} s.')
     else:
-        console.print('The folder holds this sample data already; nothing to do.')
-    table = Table('layout', 'folder', 'train', 'val', 'classes')
+        console.print('The directory already contains this sample data; nothing to do.')
+    table = Table('layout', 'directory', 'train', 'val', 'classes')
     for layout, counts in data.counts.items():
         folder = str(data.root / LAYOUTS[layout])
         numbers = (counts['train'], counts['val'], data.classes[layout])

@@ -1,4 +1,4 @@
-"""MMDetection's runtime, with this package registered and TensorBoard files."""
+"""MMDetection's runtime with this package and TensorBoard files."""
 
 _base_ = 'mmdet::_base_/default_runtime.py'
 

@@ -1,4 +1,4 @@
-"""MMSegmentation's runtime, with this package registered and TensorBoard files."""
+"""MMSegmentation's runtime with this package and TensorBoard files."""
 
 _base_ = 'mmseg::_base_/default_runtime.py'
 

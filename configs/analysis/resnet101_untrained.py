@@ -1,7 +1,7 @@
-"""ResNet-101 for a look at what an untrained network sees (tools/analysis/erf.py).
+"""ResNet-101 for the ERF of an untrained network (tools/analysis/erf.py).
 
-The last norm of each residual branch usually starts at zero: such a network would see through its
-shortcuts alone.
+The weight of the last norm of each residual branch is usually initialised with zero. With that, the
+ERF would be that of the shortcuts alone.
 """
 
 _base_ = '../baselines/faster_rcnn_resnet101_voc.py'

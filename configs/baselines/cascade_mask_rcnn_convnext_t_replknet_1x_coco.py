@@ -5,7 +5,7 @@ Paper, table 6: 47.8 box AP.
 
 _base_ = '../cascade_mask_rcnn_slak_t_1x_coco.py'
 
-custom_hooks = []
+default_hooks = dict(sparsity=dict(mode='off'))
 model = dict(
     backbone=dict(mode='reparam', kernel_sizes=(31, 29, 27, 13), width_factor=1.0),
     neck=dict(in_channels=[96, 192, 384, 768]),

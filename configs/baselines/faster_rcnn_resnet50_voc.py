@@ -2,7 +2,7 @@
 
 _base_ = '../faster_rcnn_slak_t_voc.py'
 
-custom_hooks = []
+default_hooks = dict(sparsity=dict(mode='off'))
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -10,13 +10,12 @@ model = dict(
         depth=50,
         frozen_stages=1,
         norm_eval=True,
-        # A pre-trained backbone, which the frozen stage needs: 'torchvision://resnet50', or
-        # dict(type='Pretrained', checkpoint=FILE)
+        # The frozen stage needs pre-trained weights: torchvision's, or checkpoint=FILE.
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet50'),
     ),
     neck=dict(in_channels=[256, 512, 1024, 2048]),
 )
-# A ResNet tells no layers to decay over, and none are decayed here; nor are norms' weights.
+# ResNet has no layer-wise lr decay, and its norms and biases have no weight decay.
 optim_wrapper = dict(
     constructor='DefaultOptimWrapperConstructor',
     paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0, bias_decay_mult=0.0),

@@ -1,4 +1,4 @@
-"""Swin-B on ImageNet-1K, SLaK's recipe but for Swin's own drop path. Paper, table 3: 83.5 % top-1."""
+"""Swin-B on ImageNet-1K, SLaK's recipe with Swin's own drop path. Paper, table 3: 83.5 % top-1."""
 
 _base_ = [
     'mmpretrain::_base_/models/swin_transformer/base_224.py',

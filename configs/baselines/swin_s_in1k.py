@@ -1,4 +1,4 @@
-"""Swin-S on ImageNet-1K, SLaK's recipe but for Swin's own drop path. Paper, table 3: 83.0 % top-1."""
+"""Swin-S on ImageNet-1K, SLaK's recipe with Swin's own drop path. Paper, table 3: 83.0 % top-1."""
 
 _base_ = [
     'mmpretrain::_base_/models/swin_transformer/small_224.py',

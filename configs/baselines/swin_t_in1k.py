@@ -1,4 +1,4 @@
-"""Swin-T on ImageNet-1K, SLaK's recipe but for Swin's own drop path. Paper, table 3: 81.3 % top-1."""
+"""Swin-T on ImageNet-1K, SLaK's recipe with Swin's own drop path. Paper, table 3: 81.3 % top-1."""
 
 _base_ = [
     'mmpretrain::_base_/models/swin_transformer/tiny_224.py',

@@ -1,4 +1,4 @@
-"""A small ConvNeXt on the sample data, without a teacher: beside distill_convnext_nano_in1k.py."""
+"""A small ConvNeXt on the sample data, to compare with distill_convnext_nano_in1k.py."""
 
 _base_ = 'slak_nano_in1k.py'
 
@@ -12,4 +12,4 @@ model = dict(
     ),
     head=dict(in_channels=96),
 )
-custom_hooks = _base_.custom_hooks[:2]
+default_hooks = dict(sparsity=dict(mode='off'))

@@ -1,9 +1,9 @@
-"""A small ConvNeXt taught by SLaK-nano on the sample data, which has to be trained first:
+"""A small ConvNeXt distilled from SLaK-nano on the sample data. Train the teacher first:
 
 python tools/train.py configs/sample/slak_nano_in1k.py
 """
 
-_base_ = 'convnext_nano_in1k.py'
+_base_ = ['convnext_nano_in1k.py', '../_base_/models/slak_teacher.py']
 
 student = _base_.model
 model = dict(
@@ -11,15 +11,9 @@ model = dict(
     type='mmslak.DistilledClassifier',
     student=student,
     teacher=dict(
-        type='ImageClassifier',
-        backbone=dict(
-            type='mmslak.SLaK',
-            arch='nano',
-            kernel_sizes=(15, 13, 11, 5),
-            out_indices=(3,),
-            gap_before_final_norm=True,
-        ),
-        head=dict(type='LinearClsHead', num_classes=8, in_channels=166),
+        _base_.teacher,
+        backbone=dict(_base_.teacher.backbone, arch='nano', kernel_sizes=(15, 13, 11, 5)),
+        head=dict(_base_.teacher.head, num_classes=8, in_channels=166),
     ),
     teacher_checkpoint='work_dirs/slak_nano_in1k/averaged.pth',
 )

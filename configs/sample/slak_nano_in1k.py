@@ -19,7 +19,7 @@ test_pipeline = [
     dict(type='CenterCrop', crop_size=input_size),
     dict(type='PackInputs'),
 ]
-# Two workers would compete with the training itself for a laptop's cores.
+# A second worker would compete with the training for the cores of a laptop.
 loader = dict(batch_size=16, num_workers=1, persistent_workers=True)
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline, **dataset), **loader)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **dataset), **loader)
@@ -32,7 +32,7 @@ model = dict(
         arch='nano', kernel_sizes=(15, 13, 11, 5), drop_path_rate=0.0, layer_scale_init_value=1.0
     ),
     head=dict(num_classes=len(classes), in_channels=166),
-    # As few images as these want less augmentation.
+    # So few images need less augmentation: no Mixup and no CutMix.
     train_cfg=None,
 )
 param_scheduler = [
@@ -40,14 +40,11 @@ param_scheduler = [
     dict(_base_.param_scheduler[1], begin=2, end=max_epochs),
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=25)
-# An average over as short a training forgets faster.
-custom_hooks = [
-    dict(_base_.custom_hooks[0], momentum=0.02),
-    dict(_base_.custom_hooks[1]),
-    dict(
-        _base_.custom_hooks[2],
-        update=dict(every=25, rate=0.3, rate_min=0.005, schedule='cosine', grow='random'),
-    ),
-]
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=25))
+default_hooks = dict(
+    logger=dict(interval=50),
+    checkpoint=dict(interval=25),
+    # The average of a short training needs a short memory.
+    ema=dict(momentum=0.02),
+    sparsity=dict(update=dict(every=25, rate=0.3)),
+)
 randomness = dict(seed=0)

@@ -17,7 +17,7 @@ metainfo = dict(
         [255, 230, 40], [110, 70, 210],
     ],
 )  # fmt: skip
-# The classes are not ADE20K's, so that the data set is the general one of the same layout.
+# The classes are not those of ADE20K, so the dataset is the general one with the same layout.
 dataset = dict(
     type='BaseSegDataset', data_root=data_root, metainfo=metainfo, reduce_zero_label=True
 )
@@ -35,7 +35,7 @@ test_pipeline = [
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
-# Two workers would compete with the training itself for a laptop's cores.
+# A second worker would compete with the training for the cores of a laptop.
 loader = dict(num_workers=1, persistent_workers=True)
 train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline, **dataset), **loader)
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline, **dataset), **loader)
@@ -49,21 +49,23 @@ model = dict(
     auxiliary_head=dict(in_channels=widths[2], channels=32, num_classes=12),
     test_cfg=dict(crop_size=crop_size, stride=(85, 85)),
 )
-# From scratch: a higher rate, the same for all layers.
+# Training from scratch: a higher learning rate, the same for all layers.
 optim_wrapper = dict(optimizer=dict(lr=4e-3), paramwise_cfg=dict(decay_rate=1.0, num_layers=4))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=100),
-    dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),
+    dict(_base_.param_scheduler[0], end=100),
+    dict(_base_.param_scheduler[1], end=max_iters),
 ]
-custom_hooks = [
-    dict(
+train_cfg = dict(max_iters=max_iters, val_interval=300)
+default_hooks = dict(
+    logger=dict(interval=50),
+    checkpoint=dict(interval=300),
+    sparsity=dict(
+        _delete_=True,
         type='mmslak.DynamicSparsityHook',
         sparsity=0.4,
         allocation='snip',
         update=dict(every=50, rate=0.3, rate_min=0.005, schedule='cosine', grow='random'),
         targets='all',
-    )
-]
-train_cfg = dict(max_iters=max_iters, val_interval=300)
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=300))
+    ),
+)
 randomness = dict(seed=0)

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..engine.hooks.configured import configured_hooks
 from ..models import branches_kept_apart, build_model
 from ..sparsity import allocate, select_targets
 
@@ -95,12 +96,11 @@ def config_sparsity(cfg: Config) -> float:
         float: The sparsity of its ``DynamicSparsityHook``; 0 if the hook is off; 0.4, as in the
         paper, if there is no hook or it does not name a sparsity.
     """
-    for hook in cfg.get('custom_hooks') or []:
-        if 'DynamicSparsityHook' in str(hook.get('type')):
-            if hook.get('mode') == 'off':
-                return 0.0
-            return hook.get('sparsity', 0.4)
-    return 0.4
+    hooks = configured_hooks(cfg, 'DynamicSparsityHook')
+    if not hooks:
+        return 0.4
+    # A hook in custom_hooks comes last, and replaces the one in default_hooks.
+    return 0.0 if hooks[-1].get('mode') == 'off' else hooks[-1].get('sparsity', 0.4)
 
 
 def multiply_adds(run: Callable[[], object]) -> int:

@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
-from ..engine.hooks.configured import configured_hooks
+from ..engine.hooks.configured import configured_hooks, remove_replaced_hooks
 
 #: Toolbox (import name and default scope) -> extra of this package that installs it.
 EXTRAS = {'mmseg': 'seg', 'mmdet': 'det', 'mmpretrain': 'pretrain'}
@@ -194,6 +194,7 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
         ValueError: If the launcher was not started or needs GPUs.
     """
     cfg.launcher = launcher
+    remove_replaced_hooks(cfg)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('plain_checkpoint', dict(type='mmslak.PlainCheckpointHook'))
     hooks.setdefault('random_state', dict(type='mmslak.RandomStateHook'))

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from ..analysis.curves import read_scalars
+from ..console import progress_bar
 from .config import load_config
 from .run import run
 
@@ -32,14 +32,14 @@ class Training:
     """One training of a study.
 
     Args:
-        name: name of the network, the same for all seeds; also a directory, so without blanks or
-            slashes.
-        seed: seed of the training.
-        config: config file.
-        options: ``KEY=VALUE`` as for ``--cfg-options``, including the seed.
-        cost: approximate duration relative to the others, in any unit.
-        metric: name of its score in the validation.
-        data: settings of the data that are not in the options.
+        name (str): Name of the network, the same for all seeds. It is also the name of a directory,
+            so it must not contain spaces or slashes.
+        seed (int): Seed of the training.
+        config (str): Config file.
+        options (list[str]): ``KEY=VALUE`` as for ``--cfg-options``, including the seed.
+        cost (float): Approximate duration relative to the other trainings, in any unit.
+        metric (str): Name of its score in the validation.
+        data (dict): Settings of the data that are not in the options.
     """
 
     name: str
@@ -78,8 +78,8 @@ class Training:
         changed = [key for key in wanted if result.get(key) != wanted[key]]
         if changed:
             raise ValueError(
-                f'{file} was trained with another {", ".join(changed)}: give another --work-dir, '
-                f'or delete {root} to start over'
+                f'{file} was trained with different {", ".join(changed)}: choose another '
+                f'--work-dir, or delete {root} to start again'
             )
         return result
 
@@ -145,18 +145,13 @@ def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 
         raise ValueError(f'--processes must be positive, got {processes}')
     folders = {training.folder(root) for training in trainings}
     if len(folders) != len(trainings):
-        raise ValueError('two trainings of a study have the same name and seed')
+        raise ValueError('two trainings of the study have the same name and seed')
     left = [training for training in trainings if training.result(root) is None]
     total = sum(training.cost for training in trainings)
-    columns = (
-        TextColumn('{task.fields[done]} of {task.fields[count]} trainings'),
-        BarColumn(),
-        TextColumn('{task.percentage:.0f} % of the work, time left'),
-        TimeRemainingColumn(),
-    )
     done = len(trainings) - len(left)
-    with Progress(*columns, console=Console(width=110), speed_estimate_period=3600) as bar:
-        task = bar.add_task('study', total=total, done=done, count=len(trainings))
+    with progress_bar(count=False) as bar:
+        bar.speed_estimate_period = 3600  # seconds; trainings take minutes
+        task = bar.add_task(f'{done} of {len(trainings)} trainings', total=total)
         # The time left is estimated from the speed of this run.
         bar.reset(task, completed=total - sum(training.cost for training in left))
         context = multiprocessing.get_context('spawn')
@@ -178,7 +173,11 @@ def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 
                         ) from error
                     done += 1
                     bar.console.print(f'{training.name}, seed {training.seed}: {score:.2f}')
-                    bar.update(task, advance=training.cost, done=done)
+                    bar.update(
+                        task,
+                        advance=training.cost,
+                        description=f'{done} of {len(trainings)} trainings',
+                    )
             except BaseException:
                 pool.shutdown(cancel_futures=True, wait=False)
                 # Otherwise the pool would wait for the trainings that still run.
@@ -236,3 +235,20 @@ def paired_differences(
         for seed in scores[first]
         if seed in scores[second]
     ]
+
+
+def markdown_table(table: Table) -> str:
+    """Return a table in Markdown.
+
+    Args:
+        table (Table): Rows, heads and alignments are used.
+
+    Returns:
+        str: One line for the heads, one for the alignments, and one for each row.
+    """
+    heads = [str(column.header) for column in table.columns]
+    marks = ['---:' if column.justify == 'right' else '---' for column in table.columns]
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    lines = [f'| {" | ".join(heads)} |', f'|{"|".join(marks)}|']
+    lines += [f'| {" | ".join(map(str, row))} |' for row in rows]
+    return '\n'.join(lines) + '\n'

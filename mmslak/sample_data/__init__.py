@@ -1,34 +1,23 @@
-"""Sample data: one scene renderer, written in the layouts of ADE20K, COCO, VOC2007 and ImageNet."""
+"""Sample data: one scene renderer, and a writer for each of ADE20K, COCO, VOC2007 and ImageNet."""
 
-from .layouts import (
-    COCO_CATEGORY_IDS,
-    LAYOUTS,
-    MANIFEST,
-    SampleData,
-    largest_object,
-    mask_to_polygons,
-    mask_to_rle,
-    write_sample_data,
-)
-from .scenes import (
+from .classes import (
     CLASSES,
     CONTEXT_APPEARANCES,
     CONTEXT_CLASSES,
     CONTEXT_CUES,
     CONTEXT_PALETTE,
     CONTEXT_THING_CLASSES,
-    MIN_SIZE,
     PALETTE,
     STUFF_CLASSES,
     THING_CLASSES,
-    Cue,
-    Instance,
-    Scene,
     classes_of,
     palette_of,
-    render_scene,
     thing_classes_of,
 )
+from .coco import COCO_CATEGORY_IDS, mask_to_polygons, mask_to_rle
+from .dataset import LAYOUTS, MANIFEST, SampleData, write_sample_data
+from .imagenet import largest_object
+from .scenes import MIN_SIZE, Cue, Instance, Scene, render_scene
 
 __all__ = [
     'CLASSES',

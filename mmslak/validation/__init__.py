@@ -1,1 +1,1 @@
-"""Checks of the user's data before training starts."""
+"""Checks of the user's data before training."""

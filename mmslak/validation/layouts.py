@@ -1,4 +1,4 @@
-"""Look at a data set's folders and classes before any work starts."""
+"""Checks the directories, annotation files and class lists of the datasets in a config."""
 
 import contextlib
 import json
@@ -17,8 +17,8 @@ _VOC = """\
   VOC2007/ImageSets/Main/{trainval,test}.txt"""
 _IMAGENET = """\
   train/<class>/*.JPEG           val/<class>/*.JPEG
-  meta/{train,val}.txt           (optional: file and label in each line)"""
-#: part of the data set's type -> the layout it is read from
+  meta/{train,val}.txt           (optional: a file and its label in each line)"""
+#: Part of the name of a dataset's type -> the layout that it reads.
 LAYOUTS = {
     'ADE20K': _ADE20K,
     'BaseSeg': _ADE20K,
@@ -31,23 +31,23 @@ SAMPLE_COMMAND = 'python tools/make_sample_data.py data/sample'
 
 
 class DatasetLayoutError(FileNotFoundError):
-    """A data set is missing or not laid out as its type expects."""
+    """A dataset does not exist or does not have the layout of its type."""
 
 
 def check_datasets(cfg, splits: tuple[str, ...]) -> list[str]:
-    """Check the folders, annotation files and class lists of a config's data sets.
+    """Check the directories, annotation files and class lists of the datasets in a config.
 
     Args:
         cfg (Config): A config of any toolbox.
-        splits (tuple[str]): Of ``train``, ``val``, ``test``, those that will be used.
+        splits (tuple[str]): The splits that are used: ``train``, ``val``, ``test``.
 
     Returns:
-        list[str]: What is allowed but worth knowing, such as classes that are not used.
+        list[str]: Notes on what is allowed but may be a mistake, such as unused classes.
 
     Raises:
-        DatasetLayoutError: Naming what was looked for, the layout expected and the command
-            that makes sample data.
-        ValueError: If a class list does not fit the annotations or the model's heads.
+        DatasetLayoutError: If a file or directory does not exist, naming it, the expected layout
+            and the command that makes sample data.
+        ValueError: If a class list does not match the annotations or the heads of the model.
     """
     notes = []
     for split in splits:
@@ -60,8 +60,8 @@ def check_datasets(cfg, splits: tuple[str, ...]) -> list[str]:
             path = metric.get('ann_file')
             if path and '://' not in path and not Path(path).is_file():
                 raise DatasetLayoutError(
-                    f'{split}_evaluator.ann_file: there is no file {Path(path).absolute()}; it '
-                    f'must be the annotation file of {split}_dataloader.dataset'
+                    f'{split}_evaluator.ann_file: the file {Path(path).absolute()} does not exist; '
+                    f'set it to the annotation file of {split}_dataloader.dataset'
                 )
     return notes
 
@@ -71,7 +71,7 @@ def _as_list(value) -> list:
 
 
 def _leaves(dataset: dict):
-    """Yield the data sets inside wrappers such as ConcatDataset and RepeatDataset."""
+    """Yield the datasets inside wrappers such as ConcatDataset and RepeatDataset."""
     inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
     if not inner:
         yield dataset
@@ -86,30 +86,30 @@ def _check_dataset(dataset: dict, key: str) -> None:
         return
     root = Path(dataset.get('data_root') or '')
     if not root.is_dir():
-        _fail(kind, key, root, root, layout, 'folder')
+        _fail(kind, key, root, f'directory {root.absolute()}', layout)
     prefixes = dataset.get('data_prefix') or {}
     prefixes = dict(img_path=prefixes) if isinstance(prefixes, str) else prefixes
     for prefix in [*prefixes.values(), dataset.get('split') or '']:
         folder = root / prefix
         if not folder.is_dir():
-            _fail(kind, key, root, folder, layout, 'folder')
+            _fail(kind, key, root, f'directory {folder.absolute()}', layout)
         if not any(folder.iterdir()):
-            _fail(kind, key, root, folder, layout, 'file in')
+            _fail(kind, key, root, f'file in {folder.absolute()}', layout)
     annotations = dataset.get('ann_file')
     if annotations and not (root / annotations).exists():
-        _fail(kind, key, root, root / annotations, layout, 'file')
+        _fail(kind, key, root, f'file {(root / annotations).absolute()}', layout)
     if 'seg_map_path' in prefixes and 'img_path' in prefixes and not annotations:
         _check_pairs(dataset, kind, key, root, prefixes, layout)
 
 
 def _check_pairs(dataset, kind, key, root, prefixes, layout) -> None:
-    """Every image of a segmentation data set needs a label map of its name."""
+    """Check that every image of a segmentation dataset has a label map with its name."""
     image_suffix = dataset.get('img_suffix', '.jpg')
     label_suffix = dataset.get('seg_map_suffix', '.png')
     folder = root / prefixes['img_path']
     images = sorted(folder.rglob(f'*{image_suffix}'))
     if not images:
-        _fail(kind, key, root, folder / f'*{image_suffix}', layout, 'file')
+        _fail(kind, key, root, f'file {(folder / f"*{image_suffix}").absolute()}', layout)
     labels = {
         p.relative_to(root / prefixes['seg_map_path']).with_suffix('')
         for p in (root / prefixes['seg_map_path']).rglob(f'*{label_suffix}')
@@ -118,34 +118,36 @@ def _check_pairs(dataset, kind, key, root, prefixes, layout) -> None:
         name = image.relative_to(folder).with_suffix('')
         if name not in labels:
             label = root / prefixes['seg_map_path'] / f'{name}{label_suffix}'
-            _fail(kind, key, root, label, layout, f'label map of {image.name}:')
+            _fail(kind, key, root, f'label map of {image.name}, {label.absolute()},', layout)
 
 
-def _fail(kind: str, key: str, root: Path, wanted: Path, layout: str, what: str) -> None:
+def _fail(kind: str, key: str, root: Path, missing: str, layout: str) -> None:
     raise DatasetLayoutError(
-        f'{key} ({kind}): there is no {what} {wanted.absolute()}\n'
-        f'Expected under {root.absolute()} (data_root in the config):\n{layout}\n'
-        f'Set it with --cfg-options data_root=PATH, or make sample data and use a config in '
-        f'configs/sample:\n  {SAMPLE_COMMAND}'
+        f'{key} ({kind}): there is no {missing}\n'
+        f'Expected layout of {root.absolute()} (data_root in the config):\n{layout}\n'
+        f'Set another directory with --cfg-options data_root=PATH, or make sample data and use a '
+        f'config in configs/sample:\n  {SAMPLE_COMMAND}'
     )
 
 
 def check_classes(cfg, dataset: dict, key: str) -> list[str]:
-    """Compare the classes of a detection data set with its annotations and the model's heads.
+    """Compare the classes of a detection dataset with its annotations and the model's heads.
 
-    MMDetection takes labels from the order of the annotation file and leaves out what it does
-    not know, so that a wrong list would train without a word.
+    MMDetection numbers the classes in the order of the annotation file and ignores unknown ones,
+    so that training with a wrong list would give no error.
 
     Args:
         cfg (Config): The whole config.
-        dataset (dict): Of type CocoDataset, XMLDataset or VOCDataset; others pass.
-        key (str): Where it stands in the config.
+        dataset (dict): The dataset. Types other than CocoDataset, XMLDataset and VOCDataset are
+            not checked.
+        key (str): Its key in the config, for messages.
 
     Returns:
-        list[str]: Categories of the annotations that the class list leaves out on purpose.
+        list[str]: A note if the annotations contain classes that are not in the class list.
 
     Raises:
-        ValueError: Naming the classes that the file lacks and those that the list lacks.
+        ValueError: If classes are missing in the annotations, naming all differences, or if the
+            heads have another number of classes.
     """
     kind = _type_name(dataset)
     if kind not in ('CocoDataset', 'XMLDataset', 'VOCDataset') or not dataset.get('ann_file'):
@@ -157,7 +159,7 @@ def check_classes(cfg, dataset: dict, key: str) -> list[str]:
             f"{where} must be a tuple of names, got the string {classes!r}; one class is ('name',)"
         )
     if not classes:
-        raise ValueError(f'{where} must name the classes: {kind} has none of its own')
+        raise ValueError(f'{where} must list the classes: {kind} has no default')
     classes = list(classes)
     file = Path(dataset.get('data_root') or '') / dataset['ann_file']
     if kind == 'CocoDataset':
@@ -166,18 +168,18 @@ def check_classes(cfg, dataset: dict, key: str) -> list[str]:
         found = _voc_names(dataset, file)
     unknown = [name for name in classes if name not in found]
     left_out = [name for name in found if name not in classes]
-    # In VOC's layout a class without an object is in no file; one of 20 may well be rare.
+    # In the layout of VOC a class without objects is in no file, and a rare class may have none.
     if unknown and (kind == 'CocoDataset' or left_out):
         raise ValueError(
             f'{where} does not match {file}: {_names(unknown)} not in the file, '
             f'{_names(left_out)} not in metainfo.classes; '
-            f'set metainfo=dict(classes={tuple(found)}) for every data set, or put the file right'
+            f'set metainfo=dict(classes={tuple(found)}) for every dataset, or correct the file'
         )
     ordered = [name for name in found if name in classes]
     if kind == 'CocoDataset' and ordered != classes:
         raise ValueError(
-            f'{where} must be in the order of the categories of {file}, by which MMDetection '
-            f'numbers them: {tuple(ordered)}'
+            f'{where} must be in the order of the categories of {file}, because MMDetection '
+            f'numbers them in that order: {tuple(ordered)}'
         )
     for path, count in _class_counts(cfg.get('model') or {}, 'model'):
         if count != len(classes):
@@ -186,7 +188,7 @@ def check_classes(cfg, dataset: dict, key: str) -> list[str]:
                 f'({_names(classes)}); set num_classes={len(classes)}'
             )
     if left_out:
-        return [f'{key}: of the annotations in {file}, {_names(left_out)} are not used']
+        return [f'{key}: these classes in {file} are not used: {_names(left_out)}']
     return []
 
 
@@ -209,17 +211,19 @@ def _default_classes(kind: str) -> tuple[str, ...]:
 
 
 def read_categories(path: str | Path) -> list[dict]:
-    """Read the categories of an annotation file in COCO's form.
+    """Read the categories of an annotation file in COCO format.
+
+    Only this part of the file is decoded, because the file of COCO's training set has half a
+    gigabyte.
 
     Args:
-        path (str or Path): JSON file; half a gigabyte for COCO's own training set, which is why
-            only the part that tells the categories is decoded.
+        path (str or Path): The JSON file.
 
     Returns:
-        list[dict]: ``id`` and ``name`` of each, in the file's order.
+        list[dict]: ``id`` and ``name`` of each category in the order of the file.
 
     Raises:
-        ValueError: If the file is no JSON or has no categories.
+        ValueError: If the file is not a JSON file or has no categories.
     """
     text, found = Path(path).read_text(), None
     with contextlib.suppress(ValueError):
@@ -233,7 +237,7 @@ def read_categories(path: str | Path) -> list[dict]:
         found = whole.get('categories') if isinstance(whole, dict) else None
     if not _are_categories(found):
         raise ValueError(
-            f"{path} has no list 'categories' of id and name: it is not in COCO's form"
+            f"{path} is not in COCO format: it has no list 'categories' of id and name"
         )
     return found
 
@@ -245,11 +249,11 @@ def _are_categories(found) -> bool:
 
 
 def _voc_names(dataset: dict, image_set: Path) -> list[str]:
-    """Read the names of all objects of an image set in VOC's layout, in the order met.
+    """Read the classes of all objects of an image set in the layout of VOC, in order of occurrence.
 
     Raises:
         DatasetLayoutError: If an image has no annotation file.
-        ValueError: If one is no XML.
+        ValueError: If an annotation file is not an XML file.
     """
     root = Path(dataset.get('data_root') or '')
     root = root / (dataset.get('data_prefix') or {}).get('sub_data_root', '')
@@ -262,7 +266,7 @@ def _voc_names(dataset: dict, image_set: Path) -> list[str]:
                 names.setdefault(item.findtext('name'))
         except FileNotFoundError:
             raise DatasetLayoutError(
-                f'{image_set} lists {stem}, but there is no annotation file {path}'
+                f'{image_set} lists {stem}, but the annotation file {path} does not exist'
             ) from None
         except ElementTree.ParseError as error:
             raise ValueError(f'{path} is not an XML file: {error}') from None
@@ -270,7 +274,7 @@ def _voc_names(dataset: dict, image_set: Path) -> list[str]:
 
 
 def _class_counts(model: dict, path: str) -> Iterator[tuple[str, int]]:
-    """Yield every head that has ``num_classes``, and that number."""
+    """Yield the key and ``num_classes`` of every head."""
     if isinstance(model, dict):
         if 'num_classes' in model:
             yield path, model['num_classes']

@@ -256,7 +256,7 @@ def test_real_runs_resumed(tmp_path, monkeypatch, run_tool):
         'default_hooks.checkpoint.interval=2',
         'default_hooks.checkpoint.save_last=True',
         'model.backbone.kernel_sizes=(7,7,7,5)',
-        'custom_hooks.0.mode=off',
+        'default_hooks.sparsity.mode=off',
         'model.data_preprocessor.size=(64,64)',
         'model.backbone.width_factor=1.3',
     ]

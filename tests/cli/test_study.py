@@ -1,4 +1,4 @@
-"""Studies of many trainings, with trainings that take no time."""
+"""Studies of many trainings."""
 
 import dataclasses
 import json
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.table import Table
 
 from mmslak.cli import study
 from mmslak.cli.study import (
     Training,
     _digest,
+    markdown_table,
     mean_and_spread,
     paired_differences,
     run_study,
@@ -34,7 +36,7 @@ def write_score(folder, value, name='mIoU'):
 
 @pytest.fixture
 def no_redirection(monkeypatch):
-    # A training keeps the output of its process, which here is that of the tests.
+    # A training redirects the output of its process, which is the process of the tests here.
     monkeypatch.setattr('mmslak.cli.study.os.dup2', lambda *files: None)
 
 
@@ -55,7 +57,7 @@ def test_last_score_is_kept_with_its_settings(tmp_path, monkeypatch, no_redirect
     assert seen == [('train', [str(config), '--work-dir', folder, '--cfg-options', 'x=1'])]
     assert training.result(tmp_path)['score'] == 40.0
     assert 0 <= training.result(tmp_path)['seconds'] < 60
-    # What was trained otherwise does not count, and is not written over.
+    # A result of other settings is not used and not overwritten.
     other = tmp_path / 'other.py'
     other.write_text('x = 0\n')
     for changed, what in (
@@ -64,12 +66,12 @@ def test_last_score_is_kept_with_its_settings(tmp_path, monkeypatch, no_redirect
         (dict(data=dict(images=6)), 'data'),
         (dict(metric='mAcc'), 'metric'),
     ):
-        with pytest.raises(ValueError, match=f'with another {what}: give another --work-dir'):
+        with pytest.raises(ValueError, match=f'with different {what}: choose another --work-dir'):
             run_study([dataclasses.replace(training, **changed)], tmp_path)
     assert dataclasses.replace(training, seed=4).result(tmp_path) is None
     config.write_text('x = 3\n')
     _digest.cache_clear()
-    with pytest.raises(ValueError, match='with another contents'):
+    with pytest.raises(ValueError, match='with different contents'):
         training.result(tmp_path)
 
 
@@ -99,7 +101,7 @@ def test_scores_by_name_in_the_order_of_seeds(tmp_path):
         'a': {0: 3.0, 1: 1.0},
         'b': {0: 4.0, 1: 2.0},
     }
-    # Nothing is left to do, so that no process starts and no config is needed.
+    # All trainings are finished, so no process starts.
     run_study(trainings, tmp_path)
     with pytest.raises(ValueError, match='--processes must be positive'):
         run_study(trainings, tmp_path, 0)
@@ -127,8 +129,34 @@ def test_differences_are_those_of_the_same_seed():
     scores = {'a': {0: 5.0, 1: 9.0, 2: 1.0}, 'b': {1: 6.0, 0: 4.0}, 'c': {2: 3.0}}
     assert paired_differences(scores, [('a', 'b')]) == [1.0, 3.0]
     assert paired_differences(scores, [('a', 'c'), ('b', 'c'), ('a', 'missing')]) == [-2.0]
-    # The order of seeds is that of the first; another order gives the same sample.
+    # The order of the seeds does not matter.
     assert sorted(paired_differences(scores, [('b', 'a')])) == [-3.0, -1.0]
+
+
+def test_markdown_of_a_table():
+    table = Table('name', title='not in the Markdown')
+    table.add_column('score', justify='right')
+    table.add_row('a', '1.0')
+    table.add_row('b', '-')
+    assert markdown_table(table) == '| name | score |\n|---|---:|\n| a | 1.0 |\n| b | - |\n'
+
+
+def test_sparsity_study_reports_scores_of_all_seeds(tmp_path, monkeypatch, load_tool):
+    tool = load_tool('analysis/sparsity_study.py')
+    monkeypatch.setattr(tool, 'write_sample_data', lambda root: None)
+    data = tmp_path / 'data'
+    for number in range(len(tool.VARIANTS)):
+        for seed in range(2):
+            finish(tool.training(number, seed, 400, data), tmp_path, 10.0 * number + 4 * seed)
+    arguments = ['--seeds', '2', '--data', str(data), '--work-dir', str(tmp_path)]
+    monkeypatch.setattr('sys.argv', ['sparsity_study.py', *arguments])
+    tool.main()
+    lines = (tmp_path / 'scores.md').read_text().splitlines()
+    assert lines[0] == '| SLaK-nano | mean | standard deviation | seed 0 | seed 1 |'
+    # By hand: 30 and 34, mean 32, standard deviation 8 ** 0.5.
+    assert lines[-1] == '| dense, 1.0x wide | 32.00 | 2.83 | 30.00 | 34.00 |'
+    scores = json.loads((tmp_path / 'scores.json').read_text())
+    assert scores['dense, 1.0x wide'] == {'0': 30.0, '1': 34.0}
 
 
 @pytest.fixture
@@ -145,7 +173,7 @@ def test_kernel_study_reports_what_is_there(tmp_path, monkeypatch, capsys, tool)
     arguments = ['kernel_study.py', '--report', '--work-dir', str(tmp_path)]
     monkeypatch.setattr('sys.argv', arguments)
     tool.main()
-    # 2 data sets, 3 kernels, 3 modes, dense and sparse, 3 seeds.
+    # 2 datasets, 3 kernels, 3 modes, dense and sparse, 3 seeds.
     assert len({(t.name, t.seed) for t in made}) == len(made) == 108
     for training in made:
         if training.name == 'context-51-decomposed-sparse':
@@ -203,7 +231,7 @@ def test_reduced_kernel_study(tmp_path, monkeypatch, capsys, tool):
     assert len(scores) == 2 * 2 * 2 and all(0 <= v['0'] <= 100 for v in scores.values())
     results = sorted((tmp_path / 'study').glob('*/seed0/result.json'))
     assert len(results) == 8
-    # Sparse and wide, dense and narrow, each with classes of its own data.
+    # Each training has the classes of its data, and sparsity or not.
     for path in results:
         text = (path.parent / 'kernel_study_nano_ade20k.py').read_text()
         assert ('day_ball' in text) == path.parts[-3].startswith('context')

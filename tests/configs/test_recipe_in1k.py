@@ -1,4 +1,4 @@
-"""The pre-training configs: the recipe of the paper, and its counts."""
+"""The pre-training configs have the recipe of the paper and its counts."""
 
 import json
 import os
@@ -32,7 +32,7 @@ PAGE = (ROOT / 'docs/pretraining.md').read_text()
     ],
 )
 def test_the_recipe_is_the_papers(name, arch, drop_path, epochs, every, rate):
-    """Appendices A.1 and G, written out."""
+    """Against the values in appendices A.1 and G."""
     cfg = load_config(ROOT / f'configs/{name}.py')
     backbone, head = cfg.model.backbone, cfg.model.head
     assert (backbone.arch, backbone.drop_path_rate) == (arch, drop_path)
@@ -55,13 +55,14 @@ def test_the_recipe_is_the_papers(name, arch, drop_path, epochs, every, rate):
     assert (warm_up.type, warm_up.end) == ('LinearLR', 20)
     assert (cosine.type, cosine.begin, cosine.end) == ('CosineAnnealingLR', 20, epochs)
     assert cfg.train_cfg.max_epochs == epochs
-    hooks = {hook.type: hook for hook in cfg.custom_hooks}
-    assert hooks['mmpretrain.EMAHook'].momentum == pytest.approx(1 - 0.9999)
-    assert hooks['mmpretrain.EMAHook'].evaluate_on_origin
-    sparsity = hooks['mmslak.DynamicSparsityHook']
+    hooks = cfg.default_hooks
+    assert hooks.ema.type == 'mmpretrain.EMAHook' and hooks.ema.evaluate_on_origin
+    assert hooks.ema.momentum == pytest.approx(1 - 0.9999)
+    sparsity = hooks.sparsity
+    assert sparsity.type == 'mmslak.DynamicSparsityHook' and 'mode' not in sparsity
     assert (sparsity.sparsity, sparsity.allocation, sparsity.targets) == (0.4, 'snip', 'all')
     assert (sparsity['update']['every'], sparsity['update']['rate']) == (every, rate)
-    assert 'mmslak.FinishTrainingHook' in hooks
+    assert hooks.finish_training == dict(type='mmslak.FinishTrainingHook')
 
 
 def test_baselines_share_the_recipe():
@@ -73,20 +74,22 @@ def test_baselines_share_the_recipe():
         assert cfg.optim_wrapper == ours.optim_wrapper
         assert cfg.train_dataloader.dataset == ours.train_dataloader.dataset
         assert cfg.model.train_cfg == ours.model.train_cfg
-        assert cfg.custom_hooks == ours.custom_hooks[:2]
+        hooks = dict(cfg.default_hooks)
+        assert hooks.pop('sparsity', dict(mode='off'))['mode'] == 'off'
+        assert dict(hooks, sparsity=ours.default_hooks.sparsity) == ours.default_hooks
 
 
 def test_fine_tuning_at_384():
     cfg = load_config(ROOT / 'configs/slak_b_384_in1k.py')
     assert cfg.train_dataloader.dataset.pipeline[1].scale == 384
-    assert cfg.custom_hooks[-1] == dict(type='mmslak.DynamicSparsityHook', mode='fixed')
+    assert cfg.default_hooks.sparsity == dict(type='mmslak.DynamicSparsityHook', mode='fixed')
 
 
 def config_rows():
-    """Rows of the page's table of configs: its name, our counts and the paper's."""
+    """Rows of the table of configs in docs/pretraining.md: name, our counts, the paper's."""
     for line in PAGE.split('\n'):
         cells = [cell.strip().strip('`') for cell in line.strip('|').split('|')]
-        # A student counts as it does without a teacher, and images in an LMDB change nothing.
+        # Teachers are not counted, and images in an LMDB do not change the counts.
         if line.startswith('| `configs/') and cells[7] != '-' and not re.search('dist|lmdb', line):
             yield pytest.param(cells[0], *cells[3:], id=Path(cells[0]).stem)
 
@@ -95,7 +98,7 @@ def config_rows():
     ('config', 'parameters', 'their_parameters', 'macs', 'snip', 'their_macs'), config_rows()
 )
 def test_configs_count_as_the_papers(config, parameters, their_parameters, macs, snip, their_macs):
-    """Within 5 %, and as the page has it."""
+    """Our counts are those in the docs, and those of the paper within 5 %."""
     cfg = load_config(ROOT / config)
     side = 384 if '384' in config else 224
     sparsity = config_sparsity(cfg) if '/slak_' in config else 0
@@ -108,7 +111,7 @@ def test_configs_count_as_the_papers(config, parameters, their_parameters, macs,
 
 
 def rows_with_options():
-    """Rows of docs/pretraining.md: an override, table, accuracy, the paper's counts, ours."""
+    """Rows of docs/pretraining.md: override, table, accuracy, counts of the paper, our counts."""
     for line in PAGE.split('\n'):
         cells = [cell.strip().strip('`') for cell in line.strip('|').split('|')]
         if line.startswith('| `model.'):
@@ -127,7 +130,7 @@ def options_of(text):
 def test_one_line_overrides_count_as_the_papers(
     options, table, accuracy, parameters, macs, our_parameters, uniform, snip
 ):
-    """Dense networks within 5 % of the paper's columns; sparse ones are counted again by SNIP."""
+    """Dense counts are within 5 % of the paper; sparse ones are also counted with SNIP."""
     cfg = load_config(ROOT / 'configs/slak_t_120e_in1k.py', options_of(options))
     sparsity = config_sparsity(cfg)
     costs = config_costs(cfg, (224, 224), sparsity)
@@ -135,13 +138,13 @@ def test_one_line_overrides_count_as_the_papers(
     assert found == pytest.approx((float(our_parameters), float(uniform)), abs=0.051)
     assert (snip == '-') == (sparsity == 0 or table == '9')
     if table == '9':
-        # The paper counts nothing there; N = 5 is between the two.
+        # The paper gives no counts there; those for N = 5 are between the two rows.
         below = cfg.model.backbone.small_kernel < 5
         assert (found[0] < 30.47) == (found[1] < 5.222) == below
         return
     assert found[0] == pytest.approx(float(parameters), rel=0.05)
     if sparsity:
-        # What SNIP saves at most beyond uniform sparsity; the slow test below counts it.
+        # SNIP saves at most this much more than uniform sparsity; the slow test below checks it.
         assert found[1] == pytest.approx(float(macs), rel=0.065)
         assert float(snip) == pytest.approx(float(macs), rel=0.05)
     elif not macs.endswith('*'):
@@ -150,7 +153,7 @@ def test_one_line_overrides_count_as_the_papers(
 
 @pytest.mark.parametrize(('third', 'gmacs'), [(27, 6.1), (37, 6.5)])
 def test_the_papers_two_numbers_for_31_kernels(third, gmacs):
-    """Table 1 prints the sizes as 31-29-37-13: 6.5 G are of 37, 6.1 G and 32 M of 27."""
+    """Table 1 prints kernels 31-29-37-13: its 6.5 G belong to 37, its 6.1 G and 32 M to 27."""
     path = ROOT / 'configs/baselines/convnext_t_naive_120e_in1k.py'
     cfg = load_config(path, {'model.backbone.kernel_sizes': (31, 29, third, 13)})
     costs = config_costs(cfg, (224, 224), 0)
@@ -159,7 +162,7 @@ def test_the_papers_two_numbers_for_31_kernels(third, gmacs):
 
 
 def sparse_rows():
-    """Config, options, the paper's multiply-adds and those printed by SNIP, of both tables."""
+    """Rows of both tables: config, options, multiply-adds of the paper, multiply-adds with SNIP."""
     for row in rows_with_options():
         options, _, _, _, macs, _, _, snip = row.values
         if snip != '-':
@@ -173,7 +176,7 @@ def sparse_rows():
 @pytest.mark.slow
 @pytest.mark.parametrize(('config', 'options', 'paper', 'printed'), sparse_rows())
 def test_snip_counts_as_the_papers(config, options, paper, printed):
-    """Real images through the config's own pipeline and loss, on the command line."""
+    """On real images, with the pipeline and loss of the config, by the command line."""
     root = os.environ.get('MMSLAK_REAL_DATA')
     if not root:
         pytest.skip('MMSLAK_REAL_DATA is not set')
@@ -191,12 +194,12 @@ def test_snip_counts_as_the_papers(config, options, paper, printed):
     (row,) = json.loads(done.stdout[done.stdout.index('[\n') :])
     assert row['shape'] == [224, 224]
     assert row['macs_sparse'] / 1e9 == pytest.approx(float(paper), rel=0.05)
-    # Other machines round otherwise, and sum in another order.
+    # Rounding and the order of sums depend on the machine.
     assert row['macs_sparse'] / 1e9 == pytest.approx(float(printed), rel=0.02)
 
 
 def test_there_is_a_row_for_every_variant():
-    """Tables 1, 2, 8 and 9, but for the rows that have a config of their own."""
+    """Of tables 1, 2, 8 and 9, except rows with their own config."""
     tables = [row.values[1] for row in rows_with_options()]
     assert {table: tables.count(table) for table in tables} == {
         '1': 6, '2': 12 - 1, '8': 5 - 1, '9': 3 - 1
@@ -219,7 +222,7 @@ def test_a_pretrained_backbone_is_an_option(name):
 
 
 def test_official_archives_unpacked_flat(tmp_path):
-    """No folder a class: the labels are in meta/, as ImageNet's validation archive needs it."""
+    """Labels are in meta/ instead of class directories, as for ImageNet's validation archive."""
     from mmengine.registry import DATASETS, DefaultScope
     from PIL import Image
 

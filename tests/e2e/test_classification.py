@@ -19,7 +19,7 @@ SMALL = [
     'param_scheduler.1.begin=1', 'param_scheduler.1.end=2', 'default_hooks.logger.interval=1',
     'default_hooks.throughput.first=4', 'default_hooks.throughput.warm_up=1',
     'train_dataloader.batch_size=4', 'train_dataloader.dataset.indices=16',
-    'custom_hooks.2.update.every=1', 'default_hooks.checkpoint.interval=1',
+    'default_hooks.sparsity.update.every=1', 'default_hooks.checkpoint.interval=1',
     *(
         f'{split}_dataloader.{setting}'
         for split in ('train', 'val', 'test')
@@ -157,7 +157,8 @@ def test_training_on_real_images(real_imagenet, tmp_path):
         'model.backbone.arch=nano', 'model.head.in_channels=166', 'train_dataloader.batch_size=20',
         'train_cfg.max_epochs=1', 'param_scheduler.0.end=1', 'param_scheduler.1.begin=0',
         'param_scheduler.1.end=1', 'default_hooks.logger.interval=1',
-        'custom_hooks.2.update.every=2', 'custom_hooks.1.batches=2', 'train_cfg.val_interval=9',
+        'default_hooks.sparsity.update.every=2', 'default_hooks.finish_training.batches=2',
+        'train_cfg.val_interval=9',
     ]  # fmt: skip
     text = run_tool(
         'tools/train.py', 'configs/slak_t_in1k.py', '--work-dir', tmp_path, options=options

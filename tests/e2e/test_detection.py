@@ -169,7 +169,7 @@ def test_training_on_images_without_objects(coco, tmp_path):
 
     edit(coco, 'train', empty)
     options = dict(work_dir=tmp_path / 'w', data_root=coco)
-    with pytest.raises(BadImageError, match='no image is left'):
+    with pytest.raises(BadImageError, match='contains no image'):
         call('train', COCO, **options)
     options['work_dir'] = tmp_path / 'v'
     call('train', COCO, train_dataloader__dataset__filter_cfg__filter_empty_gt=False, **options)
@@ -249,7 +249,7 @@ def test_bad_images_are_named_or_skipped(coco, tmp_path):
     call('train', COCO, '--skip-bad-images', **options, **{empty: False})
     assert len(losses(tmp_path / 'v')) == 2
     text = log(tmp_path / 'v')
-    assert re.search(r'3 of 16 images left out', text) and str(images[1]) in text
+    assert re.search(r'skipped 3 of 16 images', text) and str(images[1]) in text
 
 
 def documented_configs():
@@ -435,7 +435,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', by_epoch=False, begin=0, end=400),
 ]
-custom_hooks = []
+default_hooks = dict(sparsity=dict(mode='off'))
 """)
     options = {
         'train_dataloader.batch_size': 4,

@@ -22,7 +22,7 @@ SMALL = [
     'default_hooks.checkpoint.interval=1',
     'train_dataloader.batch_size=2',
     'model.decode_head.channels=16',
-    'custom_hooks.0.update.every=1',
+    'default_hooks.sparsity.update.every=1',
     *(
         f'{split}_dataloader.{setting}'
         for split in ('train', 'val', 'test')

@@ -1,11 +1,11 @@
-"""Compare ways of being sparse, and being dense, on the sample data.
+"""Compare kinds of sparse training, and dense training, on the sample data.
 
     python tools/analysis/sparsity_study.py --seeds 3
 
-Trains SLaK-nano with UperNet, the same length each time: dynamic sparsity at 1.3x width with
-random and with gradient growth, the same masks never moved, and a dense network at 1.0x width.
-Prints mean and spread over the seeds, and writes them as JSON and Markdown. The same command goes
-on after an interruption.
+Trains SLaK-nano with UperNet, with the same number of iterations each: dynamic sparsity with width
+factor 1.3 and random or gradient growth, the same with fixed masks, and a dense network with width
+factor 1.0. Prints mean and standard deviation over the seeds, and writes them as JSON and Markdown.
+After an interruption, the same command continues.
 """
 
 import argparse
@@ -15,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmslak.cli.study import Training, mean_and_spread, run_study, summarise
+from mmslak.cli.study import Training, markdown_table, mean_and_spread, run_study, summarise
 from mmslak.console import guarded
 from mmslak.sample_data import write_sample_data
 
 CONFIG = 'configs/sample/upernet_slak_nano_ade20k.py'
-HOOK = 'custom_hooks.0'
-#: name -> options of the config. 1.0x is the width before the paper's factor.
+HOOK = 'default_hooks.sparsity'
+#: Name in the table -> options of the config.
 VARIANTS = {
     'sparse 0.4, 1.3x wide, random growth': [],
     'sparse 0.4, 1.3x wide, gradient growth': [f'{HOOK}.update.grow=gradient'],
@@ -52,16 +52,15 @@ def training(number: int, seed: int, iters: int, data: Path) -> Training:
 
 @guarded
 def main() -> None:
-    """Run the study; finished trainings of an interrupted one are not repeated."""
+    """Run the trainings that are not finished, then report all."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--seeds', type=int, default=3, help='trainings of each variant')
+    parser.add_argument('--seeds', type=int, default=3, help='number of seeds of each variant')
     parser.add_argument('--iters', type=int, default=400, help='iterations of each training')
-    parser.add_argument('--processes', type=int, default=1, help='trainings at a time')
+    parser.add_argument('--processes', type=int, default=1, help='number of trainings at a time')
     parser.add_argument('--data', type=Path, default=Path('data/sample'))
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/sparsity_study'))
     args = parser.parse_args()
     write_sample_data(args.data)
-    console = Console(width=100)
     trainings = [
         training(number, seed, args.iters, args.data)
         for seed in range(args.seeds)
@@ -72,17 +71,15 @@ def main() -> None:
     scores = {name: found[f'variant{number}'] for number, name in enumerate(VARIANTS)}
 
     table = Table('SLaK-nano', title=f'mIoU, %, after {args.iters} iterations on the sample data')
-    columns = ('mean', 'standard deviation', *(f'seed {seed}' for seed in range(args.seeds)))
-    for column in columns:
+    for column in ('mean', 'standard deviation', *(f'seed {seed}' for seed in range(args.seeds))):
         table.add_column(column, justify='right')
-    lines = ['| SLaK-nano | ' + ' | '.join(columns) + ' |', '|---' * (len(columns) + 1) + '|']
-    for name, values in scores.items():
-        cells = [f'{value:.2f}' for value in (*mean_and_spread(values), *values)]
-        table.add_row(name, *cells)
-        lines.append(f'| {name} | ' + ' | '.join(cells) + ' |')
+    for name, by_seed in scores.items():
+        values = list(by_seed.values())
+        table.add_row(name, *(f'{value:.2f}' for value in (*mean_and_spread(values), *values)))
+    console = Console(width=100)
     console.print(table)
     (args.work_dir / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
-    (args.work_dir / 'scores.md').write_text('\n'.join(lines) + '\n')
+    (args.work_dir / 'scores.md').write_text(markdown_table(table))
     console.print(f'written to {args.work_dir / "scores.md"} and scores.json')
 
 

@@ -1,4 +1,4 @@
-"""ADE20K as MMSegmentation reads it, in batches of 2 on each of 8 processes."""
+"""ADE20K with MMSegmentation's pipeline, 2 images on each of 8 processes."""
 
 _base_ = 'mmseg::_base_/datasets/ade20k.py'
 

@@ -1,8 +1,8 @@
-"""COCO with boxes and masks, in batches of 2 on each of 8 processes; DETR's augmentation."""
+"""COCO with boxes and masks, 2 images on each of 8 processes, with the augmentation of DETR."""
 
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
-# Shorter side between 480 and 800; in half of the cases a crop of the image comes first.
+# Shorter side between 480 and 800, after a random crop for half of the images.
 sizes = [(side, 1333) for side in range(480, 801, 32)]
 train_pipeline = [
     dict(type='LoadImageFromFile'),

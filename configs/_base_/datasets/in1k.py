@@ -1,8 +1,8 @@
-"""ImageNet-1K at 224 x 224: RandAugment m9 std 0.5 increasing, random erasing 0.25."""
+"""ImageNet-1K at 224 x 224 with RandAugment (m9, std 0.5, increasing) and random erasing 0.25."""
 
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 
-# Named here, so that an option can move all of it.
+# One variable, so that --cfg-options data_root=PATH moves the whole dataset.
 data_root = 'data/imagenet'
 train_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root))

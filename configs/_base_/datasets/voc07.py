@@ -1,4 +1,4 @@
-"""PASCAL VOC 2007, trainval and test, in batches of 2 on each of 8 processes; multi-scale."""
+"""PASCAL VOC 2007, trainval and test, 2 images on each of 8 processes, several scales."""
 
 _base_ = 'mmdet::_base_/datasets/voc0712.py'
 
@@ -37,7 +37,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-# The rule of 2007, which the paper reports, and the area under the curve of later years.
+# The 11-point mAP of VOC 2007, which the paper reports, and the area under the curve.
 val_evaluator = [
     dict(type='VOCMetric', metric='mAP', eval_mode='11points', prefix='pascal_voc'),
     dict(type='VOCMetric', metric='mAP', eval_mode='area', prefix='pascal_voc_area'),

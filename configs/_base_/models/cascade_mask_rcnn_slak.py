@@ -1,9 +1,11 @@
-"""Cascade Mask R-CNN on SLaK-T (paper, section 5.4): box heads of four convolutions and one
-fully connected layer, GIoU loss on decoded boxes."""
+"""Cascade Mask R-CNN with SLaK-T (paper, section 5.4).
+
+Box heads have four convolutions and one fully connected layer, and a GIoU loss on decoded boxes.
+"""
 
 _base_ = 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py'
 
-# Batch norms are synchronised when training is distributed and ordinary when it is not.
+# Synchronised in distributed training, ordinary batch norm otherwise.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     backbone=dict(
@@ -11,10 +13,10 @@ model = dict(
         type='mmslak.SLaK',
         arch='tiny',
         norm_cfg=norm_cfg,
-        # Fine-tuning starts from a checkpoint's layer scale; 1.0 is for what it lacks.
+        # For training from scratch; a pre-trained checkpoint overwrites the layer scale.
         layer_scale_init_value=1.0,
         drop_path_rate=0.4,
-        # A pre-trained backbone: init_cfg=dict(type='Pretrained', checkpoint=FILE)
+        # Pre-trained weights: init_cfg=dict(type='Pretrained', checkpoint=FILE)
     ),
     neck=dict(in_channels=[124, 249, 499, 998]),
     roi_head=dict(

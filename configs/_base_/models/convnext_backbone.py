@@ -1,4 +1,4 @@
-"""ConvNeXt-T in the place of SLaK-T: the backbone of the baselines of segmentation and detection."""
+"""ConvNeXt-T, the backbone of the baselines for segmentation and detection."""
 
 convnext = dict(
     type='mmpretrain.ConvNeXt',

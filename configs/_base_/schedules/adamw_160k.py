@@ -1,4 +1,4 @@
-"""160k iterations at batch 16: AdamW, stage-wise decay, warm-up, polynomial decay."""
+"""160k iterations with batch size 16: AdamW, stage-wise lr decay, warm-up, polynomial decay."""
 
 _base_ = 'mmseg::_base_/schedules/schedule_160k.py'
 
@@ -10,8 +10,8 @@ optim_wrapper = dict(
     constructor='mmslak.LearningRateDecayOptimWrapperConstructor',
     paramwise_cfg=dict(decay_rate=0.9, decay_type='stage_wise', num_layers=6),
 )
-# The warm-up multiplies the decay, which runs over the whole training, as in the toolbox
-# of the paper's time.
+# The polynomial decay starts at iteration 0, and the warm-up multiplies it, as in
+# MMSegmentation 0.x.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, by_epoch=False, begin=0, end=1500),
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=max_iters),

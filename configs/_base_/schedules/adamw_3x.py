@@ -1,4 +1,4 @@
-"""36 epochs at batch 16: AdamW, layer-wise decay, steps at 27 and 33 (paper, appendix A.3)."""
+"""36 epochs with batch size 16: AdamW, layer-wise lr decay, steps at 27 and 33 (appendix A.3)."""
 
 _base_ = 'mmdet::_base_/schedules/schedule_1x.py'
 

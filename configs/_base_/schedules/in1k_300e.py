@@ -1,6 +1,6 @@
-"""Paper, appendix A.1: 300 epochs at batch 4096, AdamW 4e-3, 20 epochs of warm-up, cosine.
+"""Paper, appendix A.1: 300 epochs, batch size 4096, AdamW with lr 4e-3, 20 epochs warm-up, cosine.
 
-`tools/train.py --effective-batch 4096` accumulates gradients to that batch on any number of
+`tools/train.py --effective-batch 4096` accumulates gradients to this batch size on any number of
 processes.
 """
 
@@ -8,7 +8,7 @@ max_epochs = 300
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
-    # Norms, biases, layer scale and position biases do not decay.
+    # No weight decay on norms, biases, layer scale and position biases.
     paramwise_cfg=dict(
         norm_decay_mult=0.0,
         bias_decay_mult=0.0,
@@ -30,10 +30,3 @@ train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(enable=False, base_batch_size=4096)
-# The average is of optimiser steps, and of batch norm statistics as well; these are computed
-# anew at the end. Both models are evaluated.
-ema = dict(
-    type='mmpretrain.EMAHook', momentum=1e-4, update_buffers=True, evaluate_on_origin=True,
-    priority='ABOVE_NORMAL',
-)  # fmt: skip
-custom_hooks = [ema, dict(type='mmslak.FinishTrainingHook')]

@@ -2,6 +2,9 @@
 
 from mmengine.config import Config, ConfigDict
 
+#: Hooks of which a training has at most one, and which the configs of this package name.
+_SINGLE = ('DynamicSparsityHook', 'EMAHook', 'FinishTrainingHook')
+
 
 def configured_hooks(cfg: Config, kind: str) -> list[ConfigDict]:
     """Return the settings of all hooks of one type in a config.
@@ -13,11 +16,28 @@ def configured_hooks(cfg: Config, kind: str) -> list[ConfigDict]:
             config, such as ``mmslak.``, is ignored.
 
     Returns:
-        list[ConfigDict]: The settings in the config itself. Changing them changes the config.
+        list[ConfigDict]: The settings in the config itself. Changing them changes the config. Those
+        of ``custom_hooks`` come last.
     """
     named = (cfg.get('default_hooks') or {}).values()
     hooks = [*named, *(cfg.get('custom_hooks') or [])]
     return [hook for hook in hooks if hook and _type_name(hook.get('type')) == kind]
+
+
+def remove_replaced_hooks(cfg: Config) -> None:
+    """Remove hooks from ``default_hooks`` if ``custom_hooks`` has another one of their type.
+
+    A config that inherits from one of this package may list its own ``DynamicSparsityHook``,
+    ``EMAHook`` or ``FinishTrainingHook`` in ``custom_hooks``. It then replaces the inherited one.
+
+    Args:
+        cfg (Config): Changed in place.
+    """
+    listed = {_type_name(hook.get('type')) for hook in cfg.get('custom_hooks') or []}
+    named = cfg.get('default_hooks') or {}
+    for name, hook in list(named.items()):
+        if hook and _type_name(hook.get('type')) in listed.intersection(_SINGLE):
+            del named[name]
 
 
 def _type_name(kind: str | type | None) -> str:

@@ -3,7 +3,7 @@
 from mmengine.config import Config
 
 from mmslak.engine import ThroughputHook
-from mmslak.engine.hooks.configured import configured_hooks
+from mmslak.engine.hooks.configured import configured_hooks, remove_replaced_hooks
 
 
 def test_hooks_are_found_in_both_places_and_can_be_changed():
@@ -19,3 +19,23 @@ def test_hooks_are_found_in_both_places_and_can_be_changed():
     assert cfg.default_hooks.ema.a == 3
     assert len(configured_hooks(cfg, 'ThroughputHook')) == 1
     assert configured_hooks(Config(), 'EMAHook') == []
+
+
+def test_a_hook_in_custom_hooks_replaces_the_named_one():
+    cfg = Config(
+        dict(
+            default_hooks=dict(
+                sparsity=dict(type='mmslak.DynamicSparsityHook', mode='fixed'),
+                ema=dict(type='mmpretrain.EMAHook'),
+                checkpoint=dict(type='CheckpointHook'),
+                throughput=None,
+            ),
+            custom_hooks=[dict(type='DynamicSparsityHook'), dict(type='CheckpointHook')],
+        )
+    )
+    remove_replaced_hooks(cfg)
+    # Several checkpoint hooks are allowed.
+    assert set(cfg.default_hooks) == {'ema', 'checkpoint', 'throughput'}
+    assert len(cfg.custom_hooks) == 2
+    remove_replaced_hooks(empty := Config())
+    assert not empty
