@@ -116,12 +116,13 @@ def test_configs_count_as_the_papers(config, their_parameters, parameters, their
 
 def rows_with_options():
     """Rows of the second table in docs/pretraining.md: options, table, and the paper's counts and ours."""
-    short = dict(re.findall(r'(NARROW|DENSE)(?: means)?\s`(.*?)`', PAGE))
+    meanings = dict(re.findall(r'(NARROW|DENSE) means\s+`(.*?)`', PAGE))
     for line in PAGE.split('\n'):
         if re.match(r'\| \d \| `model\.', line):
             table, options, _, *counts = cells_of(line)
-            for name, meaning in short.items():
-                options = options.replace(f'` and {name}', f' {meaning}')
+            for name, meaning in meanings.items():
+                options = options.replace(f' and {name}', f' {meaning}')
+            options = options.replace('`', '')
             yield pytest.param(options, table, *counts, id=options[:60])
 
 
