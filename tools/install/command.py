@@ -95,18 +95,21 @@ def install(request):
     display = Display()
     uv = Uv(os.environ, display)
     with locked(ROOT / '.install.lock', display, str(ROOT)):
-        interpreter = choose(request, VENV, uv, display.say)
-        uv.python = interpreter.path
-        if stamp.is_up_to_date(ROOT, interpreter.number):
+        version = read_venv_config(VENV).get('version_info')
+        up_to_date = stamp.is_up_to_date(ROOT, version)
+        if request or not up_to_date:
+            interpreter = choose(request, VENV, uv, display.say)
+            up_to_date = up_to_date and interpreter.number == version
+        if up_to_date:
             display.say('make install: .venv is up to date')
             return
+        uv.python = interpreter.path
         torch_version = stamp.pinned_version('torch', ROOT)
         house = wheelhouse.directory_for(interpreter, os.environ, torch_version)
         compiled = wheelhouse.has_wheel(house)
         if not compiled:
             find_compiler(os.environ)
             interpreter = with_headers(interpreter, request, uv)
-        version = read_venv_config(VENV).get('version_info')
         complete = stamp.is_complete(VENV) and version == interpreter.number
         if not complete:
             check_disk(ROOT)

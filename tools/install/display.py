@@ -116,9 +116,11 @@ class SyncProgress(FixedProgress):
         if self.stage:
             return self.stage
         text = 'downloading %.1f GB' % (self.total / 2**30)
-        share = min(self.written(self.pid) / (self.total * self.UNPACKED), 0.99)
+        share = self.written(self.pid) / (self.total * self.UNPACKED)
         if share < 0.01:
             return text
+        if share > 0.97:
+            return text + ': nearly done'
         left = (self.clock() - self.began) * (1 / share - 1)
         return text + ': %d %%, about %s left' % (100 * share, as_time(left))
 

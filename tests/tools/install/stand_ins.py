@@ -51,6 +51,14 @@ def write_program(path, text):
     path.chmod(0o755)
 
 
+def fake_python(path, version, include='/nowhere'):
+    """Write a program that answers as Python of some version does."""
+    numbers = ', '.join(str(number) for number in version)
+    answer = f'["{path}", [{numbers}], "linux-x86_64", "{include}"]'
+    write_program(path, f"#!/bin/sh\necho '{answer}'\n")
+    return path
+
+
 def uv_text(version='99.0.0'):
     """Return the text of a program that acts like uv."""
     return UV.format(home=Path(BASE_PYTHON).parent, number=PYTHON, version=version)

@@ -7,15 +7,7 @@ from pathlib import Path
 import pytest
 from install import ROOT, interpreter
 from install.checks import InstallError
-from stand_ins import BASE_PYTHON, PYTHON, calls, run, write_program
-
-
-def fake_python(path, version, include='/nowhere'):
-    """Write a program that answers as Python of some version does."""
-    numbers = ', '.join(str(number) for number in version)
-    answer = f'["{path}", [{numbers}], "linux-x86_64", "{include}"]'
-    write_program(path, f"#!/bin/sh\necho '{answer}'\n")
-    return path
+from stand_ins import BASE_PYTHON, PYTHON, calls, fake_python, run, write_program
 
 
 class Uv:

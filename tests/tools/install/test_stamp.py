@@ -1,10 +1,11 @@
 """Whether there is something to do."""
 
+import sys
 import time
 
 import pytest
 from install import stamp
-from stand_ins import PYTHON, calls, run
+from stand_ins import PYTHON, calls, fake_python, run
 
 
 def test_nothing_to_do_is_quick_and_changes_nothing(installed, machine_with_uv):
@@ -20,6 +21,21 @@ def test_nothing_to_do_is_quick_and_changes_nothing(installed, machine_with_uv):
     assert 'up to date' in output
     assert files() == before
     assert calls(machine_with_uv) == []
+
+
+def test_the_same_python_asked_for_again(installed, machine_with_uv):
+    status, output, errors = run(installed, machine_with_uv, '--python', sys.executable)
+    assert status == 0, errors
+    assert 'up to date' in output
+
+
+def test_another_python_asked_for(installed, machine_with_uv, tmp_path):
+    other = fake_python(tmp_path / 'python3.10', (3, 10, 99))
+    status, output, errors = run(installed, machine_with_uv, '--python', str(other))
+    assert 'up to date' not in output
+    assert status == 1
+    assert 'C++ compiler' in errors  # there is no wheel for that Python
+    assert stamp.is_up_to_date(installed, PYTHON)
 
 
 @pytest.mark.parametrize(
