@@ -127,7 +127,7 @@ def test_resume(trained, data):
 def test_mistakes_are_told_before_any_work(data, tmp_path):
     work = ['--work-dir', tmp_path]
     text = call('tools/train.py', CONFIG, *work, '--effective-batch', 30, options=[data], expect=2)
-    assert 'no multiple of 1 process(es) x train_dataloader.batch_size=16' in text
+    assert 'is not a multiple of 1 process(es) x train_dataloader.batch_size=16' in text
     text = call('tools/train.py', CONFIG, *work, options=['data_root=no/where'], expect=2)
     assert 'no/where' in text and 'make_sample_data.py' in text and 'Traceback' not in text
 

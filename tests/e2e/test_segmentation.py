@@ -80,10 +80,10 @@ def trained(tmp_path_factory, data):
     return work_dir, train(work_dir, data, 4)
 
 
-def test_training_prints_what_a_person_reads(trained):
+def test_training_prints_a_summary(trained):
     work_dir, text = trained
     assert len(losses(text)) == 4 and np.isfinite(losses(text)).all()
-    for words in ('eta: ', 'Learning rates, stage_wise', 'best_mIoU_iter_', 'Everything is in'):
+    for words in ('eta: ', 'Learning rates, stage_wise', 'best_mIoU_iter_', 'All files are in'):
         assert words in text
     for noise in ('System environment', 'Config:', 'Hooks will be', 'Traceback'):
         assert noise not in text
