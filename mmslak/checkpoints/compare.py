@@ -39,9 +39,9 @@ class Differences:
         for name, (file, model) in self.reshaped.items():
             return f'{name} has shape {file} in the file and {model} in the model'
         for name, model in self.missing.items():
-            return f'{name} of shape {model} is missing in the file'
+            return f'{name} is missing in the file and has shape {model} in the model'
         for name, file in self.unknown.items():
-            return f'{name} of shape {file} in the file is not in the model'
+            return f'{name} is missing in the model and has shape {file} in the file'
         raise ValueError('there is no difference to describe')
 
 

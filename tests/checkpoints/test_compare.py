@@ -35,8 +35,16 @@ def test_every_difference_is_found(file, model):
             dict(a=(3,), b=(1,)),
             'a has shape (2,) in the file and (3,) in the model',
         ),
-        (dict(c=(1,)), dict(b=(4, 1)), 'b of shape (4, 1) is missing in the file'),
-        (dict(a=(1,), c=(1,)), dict(a=(1,)), 'c of shape (1,) in the file is not in the model'),
+        (
+            dict(c=(1,)),
+            dict(b=(4, 1)),
+            'b is missing in the file and has shape (4, 1) in the model',
+        ),
+        (
+            dict(a=(1,), c=(1,)),
+            dict(a=(1,)),
+            'c is missing in the model and has shape (1,) in the file',
+        ),
     ],
 )
 def test_first_difference(file, model, text):
