@@ -115,7 +115,7 @@ def test_configs_count_as_the_papers(config, their_parameters, parameters, their
 
 
 def rows_with_options():
-    """Rows of the second table in docs/pretraining.md: options, table, and the paper's counts and ours."""
+    """Rows of the second table in docs/pretraining.md: options, table, counts of paper and ours."""
     meanings = dict(re.findall(r'(NARROW|DENSE) means\s+`(.*?)`', PAGE))
     for line in PAGE.split('\n'):
         if re.match(r'\| \d \| `model\.', line):
