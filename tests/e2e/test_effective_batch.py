@@ -57,6 +57,8 @@ train_pipeline = _base_.test_pipeline
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline, indices=4), **loader)
 val_dataloader = dict(dataset=dict(indices=2), **loader)
 custom_hooks = [dict(type='Watch')]
+# SNIP would use other images with two processes.
+default_hooks = dict(sparsity=dict(type='mmslak.DynamicSparsityHook', mode='off'))
 train_cfg = dict(max_epochs=1, val_interval=9)
 """)
     results = []
