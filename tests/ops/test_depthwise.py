@@ -364,7 +364,9 @@ def assert_right(chosen):
 
 
 @pytest.mark.parametrize('compiler', ['/nowhere/g++', 'false'])
-def test_without_a_compiler_it_still_works_and_says_so_once(new_process, tmp_path, monkeypatch, compiler):
+def test_without_a_compiler_it_still_works_and_says_so_once(
+    new_process, tmp_path, monkeypatch, compiler
+):
     monkeypatch.setenv('CXX', compiler)
     for _ in range(3):
         assert_right('pytorch')
