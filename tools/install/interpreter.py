@@ -18,7 +18,7 @@ NAMES = '3.10, 3.11 or 3.12'
 QUESTION = """
 import json, os, sys, sysconfig
 path = os.path.realpath(sys.executable)
-include = sysconfig.get_path('include')
+include = os.path.realpath(sysconfig.get_path('include'))
 print(json.dumps([path, sys.version_info[:3], sysconfig.get_platform(), include]))
 """
 
