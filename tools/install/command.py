@@ -10,7 +10,7 @@ from . import REQUIREMENTS, ROOT, VENV, lock, stamp, wheelhouse
 from .checks import InstallError, check_disk, find_compiler
 from .display import Display, FixedProgress, SyncProgress, as_time
 from .environment import Environment, remove
-from .interpreter import choose, read_venv_config, with_headers
+from .interpreter import choose, minor_of_venv, python_of_venv, with_headers
 from .ninja import run_as_ninja
 from .operators import install_mmcv
 from .process import locked
@@ -95,11 +95,10 @@ def install(request):
     display = Display()
     uv = Uv(os.environ, display)
     with locked(ROOT / '.install.lock', display, str(ROOT)):
-        version = read_venv_config(VENV).get('version_info')
-        up_to_date = stamp.is_up_to_date(ROOT, version)
+        up_to_date = stamp.is_up_to_date(ROOT, minor_of_venv(VENV))
         if request or not up_to_date:
             interpreter = choose(request, VENV, uv, display.say)
-            up_to_date = up_to_date and interpreter.number == version
+            up_to_date = up_to_date and interpreter == python_of_venv(VENV)
         if up_to_date:
             display.say('make install: .venv is up to date')
             return
@@ -110,7 +109,7 @@ def install(request):
         if not compiled:
             find_compiler(os.environ)
             interpreter = with_headers(interpreter, request, uv)
-        complete = stamp.is_complete(VENV) and version == interpreter.number
+        complete = stamp.is_complete(VENV) and interpreter == python_of_venv(VENV)
         if not complete:
             check_disk(ROOT)
             check_disk(uv.cache_directory())
@@ -121,7 +120,7 @@ def install(request):
         )
         stamp.remove(ROOT)
         install_packages(uv, interpreter, complete, display)
-        stamp.write(ROOT, interpreter.number)
+        stamp.write(ROOT, interpreter.minor)
         display.say('Installed in %s.' % as_time(time.monotonic() - display.began))
 
 

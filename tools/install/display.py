@@ -108,7 +108,7 @@ class SyncProgress(FixedProgress):
         elif line.startswith('Prepared '):
             self.stage = 'linking the files into the environment'
         elif line.startswith('Installed '):
-            self.stage = 'compiling to bytecode, about a minute'
+            self.stage = 'compiling to bytecode, a minute or two'
 
     @property
     def text(self):

@@ -18,7 +18,7 @@ NAMES = '3.10, 3.11 or 3.12'
 QUESTION = """
 import json, os, sys, sysconfig
 path = os.path.realpath(sys.executable)
-include = sysconfig.get_path('include')
+include = os.path.realpath(sysconfig.get_path('include'))
 print(json.dumps([path, sys.version_info[:3], sysconfig.get_platform(), include]))
 """
 
@@ -40,6 +40,11 @@ class Interpreter(collections.namedtuple('Interpreter', 'path version platform i
         return '.'.join(str(part) for part in self.version)
 
     @property
+    def minor(self):
+        """The version without its last number, for example ``'3.11'``."""
+        return '%d.%d' % self.version[:2]
+
+    @property
     def supported(self):
         """Whether the pinned packages support this version."""
         return self.version[:2] in SUPPORTED
@@ -54,8 +59,8 @@ class Interpreter(collections.namedtuple('Interpreter', 'path version platform i
         if not self.has_headers:
             raise InstallError(
                 'Python.h is missing from %s, and mmcv must be compiled%s: install the headers '
-                '(Debian and Ubuntu: apt-get install python%d.%d-dev) and run make install again'
-                % ((self.include, reason) + self.version[:2])
+                '(Debian and Ubuntu: apt-get install python%s-dev) and run make install again'
+                % (self.include, reason, self.minor)
             )
 
 
@@ -95,13 +100,22 @@ def read_venv_config(venv):
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def python_of_venv(venv):
-    """Return the Interpreter that ``venv`` was made with, or None if it is gone."""
+def minor_of_venv(venv):
+    """Return the version of the Python of ``venv`` as ``Interpreter.minor`` has it, or ''.
+
+    uv writes down no more of it for a Python that it downloaded, and updates such a Python without
+    making the environment again.
+    """
     config = read_venv_config(venv)
     version = config.get('version_info') or config.get('version') or ''  # of uv, of venv
-    name = 'python' + '.'.join(version.split('.')[:2])
-    program = os.path.join(config.get('home', ''), name)
-    return inspect(program) if os.access(program, os.X_OK) else None
+    return '.'.join(version.split('.')[:2])
+
+
+def python_of_venv(venv):
+    """Return the Interpreter that ``venv`` was made with, or None if it is gone."""
+    home = read_venv_config(venv).get('home', '')
+    program = os.path.join(home, 'python' + minor_of_venv(venv))
+    return inspect(program) if home and os.access(program, os.X_OK) else None
 
 
 def choose(request, venv, uv, say):
@@ -163,7 +177,7 @@ def with_headers(interpreter, request, uv):
     reason = ''
     if not interpreter.has_headers and not request:
         try:
-            interpreter = inspect_found(uv.install_python('%d.%d' % interpreter.version[:2]))
+            interpreter = inspect_found(uv.install_python(interpreter.minor))
         except InstallError as error:
             reason = ' (%s)' % error
     interpreter.check_headers(reason)

@@ -23,8 +23,8 @@ def count_pins(root):
 def fingerprint(root, python_version):
     """Return a hash of everything that decides what is in ``.venv``.
 
-    That is the pins, this package, the packaging, the version of Python, and the path of the
-    checkout, because an environment cannot be moved.
+    That is the pins, this package, the packaging, the version of Python (``'3.11'``), and the path
+    of the checkout, because an environment cannot be moved.
     """
     digest = hashlib.sha256()
     files = [root / 'setup.py', root / 'mmslak' / '__init__.py']

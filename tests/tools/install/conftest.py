@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stand_ins import BASE_PYTHON, PYTHON, uv_text, write_program
+from stand_ins import BASE_PYTHON, MINOR, PYTHON, uv_text, write_program
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -52,7 +52,7 @@ def installed(checkout):
     (checkout / '.venv' / 'bin' / 'python').symlink_to(sys.executable)
     config = f'home = {Path(BASE_PYTHON).parent}\nversion_info = {PYTHON}\n'
     (checkout / '.venv' / 'pyvenv.cfg').write_text(config)
-    stamp.write(checkout, PYTHON)
+    stamp.write(checkout, MINOR)
     return checkout
 
 

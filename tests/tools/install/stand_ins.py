@@ -1,13 +1,16 @@
 """Programs that act like others, and ways to run the installer among them."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
 PYTHON = '{}.{}.{}'.format(*sys.version_info[:3])
+MINOR = '{}.{}'.format(*sys.version_info[:2])
 BASE_PYTHON = os.path.realpath(sys.executable)
 
 # Acts like uv as far as the installer sees, and writes down what it was asked.
@@ -53,8 +56,7 @@ def write_program(path, text):
 
 def fake_python(path, version, include='/nowhere'):
     """Write a program that answers as Python of some version does."""
-    numbers = ', '.join(str(number) for number in version)
-    answer = f'["{path}", [{numbers}], "linux-x86_64", "{include}"]'
+    answer = json.dumps([str(path), list(version), sysconfig.get_platform(), str(include)])
     write_program(path, f"#!/bin/sh\necho '{answer}'\n")
     return path
 

@@ -74,12 +74,14 @@ class TestWithoutRequest:
     def test_the_running_python(self, tmp_path):
         assert choose(None, tmp_path / '.venv').path == BASE_PYTHON
 
-    @pytest.mark.parametrize('key', ['version', 'version_info'])
-    def test_an_environment_keeps_its_python(self, tmp_path, key):
+    @pytest.mark.parametrize(
+        'line', ['version = 3.12.1', 'version_info = 3.12.1', 'version_info = 3.12']
+    )
+    def test_an_environment_keeps_its_python(self, tmp_path, line):
         other = fake_python(tmp_path / 'python3.12', (3, 12, 1))
         venv = tmp_path / '.venv'
         venv.mkdir()
-        (venv / 'pyvenv.cfg').write_text(f'home = {tmp_path}\n{key} = 3.12.1\n')
+        (venv / 'pyvenv.cfg').write_text(f'home = {tmp_path}\n{line}\n')
         assert choose(None, venv).path == str(other)
 
     def test_unless_it_is_gone(self, tmp_path):
