@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.hooks.configured import configured_hooks
 from ..models import branches_kept_apart, build_model
-from ..sparsity import allocate, select_targets
+from ..sparsity import allocate, select_model_targets
 
 
 def weight_uses(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
@@ -136,7 +136,8 @@ def config_costs(
     The model runs on the meta device, where only shapes are computed. Multiply-adds are those
     of :func:`multiply_adds` at test time: backbone and decode head of a segmentor; backbone, neck,
     RPN, the box heads on 1000 proposals and the mask heads on 100 regions of a detector. In the
-    sparse model, the weights of :func:`sparse_weights` are partly masked and not counted.
+    sparse model, the weights of :func:`mmslak.sparsity.select_model_targets` are partly masked and
+    not counted.
 
     Args:
         cfg (Config): A config of any of the three toolboxes.
@@ -169,7 +170,7 @@ def config_costs(
     parameters = dict(model.named_parameters())
     masked = {}
     if sparsity or kept is not None:
-        weights = sparse_weights(model)
+        weights = select_model_targets(model)
         if kept is None:
             kept = allocate(weights, sparsity, 'uniform')
         for name, weight in weights.items():
@@ -186,29 +187,6 @@ def config_costs(
         macs_dense=macs,
         macs_sparse=macs - sum(uses.get(name, 0) * count for name, count in masked.items()),
     )
-
-
-def sparse_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Select the weights that are sparse in the paper: the backbone, and a classifier's head.
-
-    Args:
-        model (nn.Module): A model of any of the three toolboxes.
-
-    Returns:
-        dict[str, nn.Parameter]: The weights of its convolutions and linear layers, by name.
-
-    Raises:
-        ValueError: If the model has no backbone.
-    """
-    if not hasattr(model, 'backbone'):
-        raise ValueError(
-            f'model must have a backbone that can be sparse, but {type(model).__name__} has none'
-        )
-    weights = select_targets(model.backbone, 'all', 'backbone.')
-    # Only classifiers call their head `head`.
-    if isinstance(getattr(model, 'head', None), nn.Module):
-        weights.update(select_targets(model.head, 'all', 'head.'))
-    return weights
 
 
 def _run(model: nn.Module, image: Tensor) -> None:

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from ..engine.snip_training_batch import score_training_batch
 from ..models import build_model
-from ..sparsity import allocate, snip_scores
+from ..sparsity import allocate, select_model_targets, snip_scores
 from ..validation.layouts import check_datasets
-from .complexity import sparse_weights
 
 #: Mean and standard deviation of ImageNet in RGB, as in the toolboxes.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -130,7 +129,7 @@ def _allocate(
     score: Callable[[nn.Module, dict[str, nn.Parameter]], dict[str, Tensor]],
 ) -> dict[str, int]:
     model = build_model(cfg, settings, init_weights=True)
-    weights = sparse_weights(model)
+    weights = select_model_targets(model)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
         scores = score(model, weights)
     return allocate(weights, sparsity, 'snip', scores)

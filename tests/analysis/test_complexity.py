@@ -20,12 +20,11 @@ from mmslak.analysis.complexity import (
     default_shape,
     format_count,
     multiply_adds,
-    sparse_weights,
     weight_uses,
 )
 from mmslak.cli.config import load_config
 from mmslak.models import SLaK
-from mmslak.sparsity import allocate, select_targets
+from mmslak.sparsity import allocate, select_model_targets, select_targets
 
 ROOT = Path(__file__).parents[2]
 
@@ -211,7 +210,7 @@ def test_snip_keeps_the_highest_scores_of_all_layers():
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model).eval()
     uses = weight_uses(model, lambda: model(torch.zeros(1, 3, 64, 64), mode='tensor'))
-    weights, generator = sparse_weights(model), torch.Generator().manual_seed(0)
+    weights, generator = select_model_targets(model), torch.Generator().manual_seed(0)
     assert 'head.fc.weight' in weights and set(weights) == set(uses)
     scores = {
         name: torch.rand(w.shape, generator=generator) * (0.5 if '.stages.0.' in name else 1)
@@ -291,7 +290,7 @@ def test_default_shape(settings, shape):
 
 def test_a_model_without_a_backbone_is_named():
     with pytest.raises(ValueError, match='Linear has none'):
-        sparse_weights(nn.Linear(2, 2))
+        select_model_targets(nn.Linear(2, 2))
 
 
 class TestCommand:

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmslak.analysis.latency import machine
+from mmslak.analysis.paper import KERNEL_SIZES
 from mmslak.cli.study import (
     Training,
     markdown_table,
@@ -39,8 +40,8 @@ from mmslak.sample_data import classes_of, write_sample_data
 
 CONFIG = 'configs/sample/kernel_study_nano_ade20k.py'
 HOOK = 'default_hooks.sparsity'
-#: Kernel sizes of the four stages by that of the first, as in tables 1 and 2 of the paper.
-KERNELS = {7: (7, 7, 7, 7), 31: (31, 29, 27, 13), 51: (51, 49, 47, 13)}
+#: Kernel sizes of the first stage that are compared.
+KERNELS = (7, 31, 51)
 DATA = ('plain', 'context')
 #: Width factor of dense and of sparse networks.
 DENSITIES = {'dense': 1.0, 'sparse': 1.3}
@@ -85,7 +86,7 @@ def training(
 ) -> Training:
     """Describe one training of the study."""
     factor = DENSITIES[density]
-    with_widths = SLaK('nano', KERNELS[kernel], width_factor=factor, mode=mode)
+    with_widths = SLaK('nano', KERNEL_SIZES[kernel], width_factor=factor, mode=mode)
     widths = str(list(with_widths.widths)).replace(' ', '')
     classes = str(list(classes_of(data == 'context'))).replace(' ', '').replace("'", '')
     root = (args.data / data / 'ADEChallengeData2016').as_posix()
@@ -104,7 +105,7 @@ def training(
         f'optim_wrapper.optimizer.lr={args.lr}',
         f'model.data_preprocessor.size=({args.size},{args.size})',
         f'model.backbone.mode={mode}',
-        f'model.backbone.kernel_sizes={KERNELS[kernel]}'.replace(' ', ''),
+        f'model.backbone.kernel_sizes={KERNEL_SIZES[kernel]}'.replace(' ', ''),
         f'model.backbone.width_factor={factor}',
         f'model.decode_head.in_channels={widths}',
         *(
