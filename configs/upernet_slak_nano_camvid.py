@@ -8,11 +8,10 @@ _base_ = [
 
 max_iters = 9200  # 200 epochs of 46 iterations
 widths = [20, 41, 83, 166]
-# Square roots of the ratio between the median frequency and that of the class.
+# Weights are square roots of the median frequency of the classes over the frequency of each.
 loss = dict(
-    type='CrossEntropyLoss',
-    use_sigmoid=False,
-    avg_non_ignore=True,
+    type='OhemCrossEntropy',
+    thres=0.9,
     class_weight=[0.52, 0.44, 2.14, 0.38, 1.0, 0.68, 1.96, 2.0, 0.87, 2.64, 3.9],
 )
 model = dict(
