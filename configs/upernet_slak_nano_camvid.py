@@ -8,17 +8,16 @@ _base_ = [
 
 max_iters = 9200  # 200 epochs of 46 iterations
 widths = [20, 41, 83, 166]
-# Weights are square roots of the median frequency of the classes over the frequency of each.
-loss = dict(
-    type='OhemCrossEntropy',
-    thres=0.9,
-    class_weight=[0.52, 0.44, 2.14, 0.38, 1.0, 0.68, 1.96, 2.0, 0.87, 2.64, 3.9],
-)
+# The Tversky loss, here the Dice loss of each class, counts rare classes as much as others.
+losses = [
+    dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True, loss_weight=1.0),
+    dict(type='TverskyLoss', alpha=0.5, beta=0.5, loss_weight=1.0),
+]
 model = dict(
     data_preprocessor=dict(size=(288, 384)),
     backbone=dict(arch='nano', drop_path_rate=0.05),
-    decode_head=dict(in_channels=widths, channels=48, num_classes=11, dropout_ratio=0.1, loss_decode=dict(_delete_=True, loss_weight=1.0, **loss)),
-    auxiliary_head=dict(in_channels=widths[2], channels=32, num_classes=11, loss_decode=dict(_delete_=True, loss_weight=0.4, **loss)),
+    decode_head=dict(in_channels=widths, channels=48, num_classes=11, dropout_ratio=0.1, loss_decode=losses),
+    auxiliary_head=dict(in_channels=widths[2], channels=32, num_classes=11, loss_decode=dict(avg_non_ignore=True)),
     test_cfg=dict(_delete_=True, mode='whole'),
 )
 optim_wrapper = dict(
