@@ -62,9 +62,9 @@ param_scheduler = [
     dict(_base_.param_scheduler[1], begin=max_iters // 10, end=max_iters),
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-# Only the curves of many trainings are kept, and one checkpoint each.
+# One checkpoint, after the validation at the end.
 default_hooks = dict(
     logger=dict(interval=46),
-    checkpoint=dict(interval=-1, save_best=None, save_last=True),
+    checkpoint=dict(interval=-1, save_last=False),
     ema=dict(momentum=5e-3),
 )
