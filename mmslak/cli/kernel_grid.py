@@ -73,6 +73,16 @@ class Grid:
             )
 
 
+#: The networks of ``tools/analysis/camvid_study.py``, and another one to compare them with.
+CAMVID = Grid(
+    sets=dict(camvid='CamVid at 240 x 180'),
+    kernels=[7, 31, 51],
+    modes=list(MODES),
+    densities=dict(dense='narrow', sparse='wide'),
+)
+CAMVID_PEER = 'camvid-convnext'
+
+
 def score_table(scores: Scores, grid: Grid, title: str) -> Table:
     """Make the table of mean scores."""
     table = Table(title=f'{title}; mean ± standard deviation (seeds)')

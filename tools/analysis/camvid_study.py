@@ -27,28 +27,18 @@ from rich.console import Console
 from mmslak.analysis.latency import machine
 from mmslak.analysis.paper import KERNEL_SIZES, SPARSITY
 from mmslak.cli.config import load_config
-from mmslak.cli.kernel_grid import Grid, report, summary
+from mmslak.cli.kernel_grid import CAMVID, CAMVID_PEER, Grid, report, summary
 from mmslak.cli.study import Training, run_study, summarise
 from mmslak.console import guarded
-from mmslak.models import MODES, SLaK, build_model
+from mmslak.models import SLaK, build_model
 from mmslak.sparsity import select_model_targets
 
 CONFIG = 'configs/analysis/kernel_study_nano_camvid.py'
 HOOK = 'default_hooks.sparsity'
-KERNELS = (7, 31, 51)
-#: Networks of this study, and how they appear in tables.
-GRID = Grid(
-    sets=dict(camvid='CamVid at 240 x 180'),
-    kernels=list(KERNELS),
-    modes=list(MODES),
-    densities=dict(dense='narrow', sparse='wide'),
-)
-#: Name of the peer from MMPretrain.
-PEER = 'camvid-convnext'
 #: Relative duration of a training.
 COSTS = {
     (mode, kernel): 1 + share * kernel
-    for kernel in KERNELS
+    for kernel in CAMVID.kernels
     for mode, share in (('naive', 2e-3), ('reparam', 3e-3), ('decomposed', 3e-3))
 }
 #: Width factors that are tried.
@@ -78,7 +68,7 @@ def active_parameters(kernel: int, mode: str, density: str, factor: float) -> in
 @cache
 def width_factor(kernel: int, mode: str, density: str) -> float:
     """Return the width factor with which a network has as many active parameters as the others."""
-    target = active_parameters(max(KERNELS), 'decomposed', 'dense', 1.0)
+    target = active_parameters(max(CAMVID.kernels), 'decomposed', 'dense', 1.0)
 
     def excess(factor: float) -> int:
         return active_parameters(kernel, mode, density, factor) - target
@@ -142,12 +132,12 @@ def peer(seed: int, args: argparse.Namespace) -> Training:
         f'model.decode_head.in_channels={widths}',
         f'{HOOK}.mode=off',
     ]
-    return Training(PEER, seed, CONFIG, options, keep_checkpoint=seed == 0)
+    return Training(CAMVID_PEER, seed, CONFIG, options, keep_checkpoint=seed == 0)
 
 
 def plan(args: argparse.Namespace) -> list[Training]:
     """Return all trainings: all networks with one seed, then the next seed."""
-    networks = list(itertools.product(KERNELS, MODES, GRID.densities))
+    networks = list(itertools.product(CAMVID.kernels, CAMVID.modes, CAMVID.densities))
     return [
         one
         for seed in range(args.seeds)
@@ -203,13 +193,15 @@ def main() -> None:
     scores = summarise(trainings, args.work_dir)
     report(
         scores,
-        GRID,
+        CAMVID,
         args.work_dir,
         console,
         table_title=f'SLaK-nano, mIoU, %, {args.iters} iterations',
         title=f'SLaK-nano on CamVid, {args.iters} iterations',
     )
-    console.print(f"MMPretrain's ConvNeXt with the same depths: {summary(scores.get(PEER, {}))}")
+    console.print(
+        f"MMPretrain's ConvNeXt with the same depths: {summary(scores.get(CAMVID_PEER, {}))}"
+    )
     first = [one for one in trainings if one.seed == 0]
     parameters = {one.name: round(parameters_of(one), 4) for one in first}
     (args.work_dir / 'parameters.json').write_text(json.dumps(parameters, indent=2) + '\n')
