@@ -2,9 +2,9 @@
 
     python tools/analysis/camvid_report.py
 
-docs/camvid has published.json (numbers of publications), one file of tools/analysis/camvid_result.py
-for each network, and scores.json and parameters.json of tools/analysis/camvid_study.py. A table
-replaces what stands between its two comments in the page.
+docs/camvid has published.json (numbers of publications), a file of
+tools/analysis/camvid_result.py for each network, and scores.json and parameters.json of
+tools/analysis/camvid_study.py. A table replaces what stands between its two comments in the page.
 """
 
 import argparse
