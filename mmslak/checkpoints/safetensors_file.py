@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..sparsity import unpack_mask
@@ -61,7 +61,9 @@ def write_safetensors(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'{path.name}.partial')
     try:
-        save_file(tensors, partial, {_METADATA: json.dumps(document, allow_nan=False)})
+        content = save(tensors, {_METADATA: json.dumps(document, allow_nan=False)})
+        # Unlike save_file, this leaves the permissions to the umask.
+        partial.write_bytes(content)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

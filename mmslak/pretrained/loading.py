@@ -86,10 +86,10 @@ def _build(meta: Mapping, source: str) -> nn.Module:
 
 
 def _check_types(settings: list, source: str) -> None:
-    """Refuse types that are not registered classes.
+    """Refuse types that are not registered classes, and scopes of other packages.
 
-    MMEngine imports and calls any function whose dotted name is a ``type``, so that a config from
-    an unknown source could run any code.
+    MMEngine imports and calls any function whose dotted name is a ``type``, and imports the package
+    named by a ``_scope_``, so that a config from an unknown source could run any code.
     """
     # This adds the registries of mmseg to the children of MMEngine's.
     import mmseg.registry  # noqa: F401
@@ -102,6 +102,11 @@ def _check_types(settings: list, source: str) -> None:
                 raise CheckpointError(
                     f'the config in {source} has the type {node["type"]!r:.80}, which is no class '
                     'of mmseg, mmslak or mmengine'
+                )
+            if node.get('_scope_', _SCOPE) not in _ALLOWED_SCOPES:
+                raise CheckpointError(
+                    f'the config in {source} has the scope {node["_scope_"]!r:.80}; allowed are '
+                    f'{", ".join(_ALLOWED_SCOPES)}'
                 )
             nodes += node.values()
         elif isinstance(node, (list, tuple)):

@@ -112,6 +112,13 @@ def test_refused_weights_leave_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_permissions_are_those_of_other_files(tmp_path):
+    (tmp_path / 'other').touch()
+    write_safetensors(tmp_path / 'm.safetensors', {'a': torch.ones(1)}, None, {})
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
 def test_files_are_not_overwritten(tmp_path):
     file = tmp_path / 'm.safetensors'
     file.write_text('mine')

@@ -111,6 +111,16 @@ def test_types_that_are_no_registered_classes(kind, place, tmp_path, monkeypatch
     assert not (tmp_path / 'trace').exists()
 
 
+@pytest.mark.parametrize('scope', ['this', 'mmdet', '', None, ['mmseg']], ids=repr)
+def test_scopes_of_other_packages(scope, tmp_path):
+    def change(meta):
+        meta['model']['backbone']['_scope_'] = scope
+
+    with pytest.raises(CheckpointError, match=r'has the scope .*; allowed are mmseg, mmslak, mm'):
+        load_model(rewritten(tmp_path / 'm.safetensors', change))
+    assert 'this' not in sys.modules
+
+
 def test_configs_that_do_not_fit(tmp_path):
     def wider(meta):
         meta['model']['decode_head']['channels'] = 16
