@@ -3,26 +3,39 @@
 from .architecture import describe
 from .backbone import load_backbone, load_classifier
 from .compare import Differences, compare
+from .errors import CheckpointError, UnsafeCheckpointError
+from .export import Exported, export_checkpoint, remove_initialisation
 from .initializer import PretrainedInit
+from .loader import load_from_safetensors
+from .locate import SAFETENSORS, find_checkpoint, pretrained_names, resolve_name
 from .merging import merge_checkpoint
-from .official import SPARSITY_STATE, Converted, from_official, recover_masks, to_official
-from .reading import CheckpointError, UnsafeCheckpointError, read_checkpoint, weights_of
+from .official import Converted, from_official, recover_masks, to_official
+from .reading import read_checkpoint, weights_of
+from .safetensors_file import SPARSITY_STATE
 
 __all__ = [
+    'SAFETENSORS',
     'SPARSITY_STATE',
     'CheckpointError',
     'Converted',
     'Differences',
+    'Exported',
     'PretrainedInit',
     'UnsafeCheckpointError',
     'compare',
     'describe',
+    'export_checkpoint',
+    'find_checkpoint',
     'from_official',
     'load_backbone',
     'load_classifier',
+    'load_from_safetensors',
     'merge_checkpoint',
+    'pretrained_names',
     'read_checkpoint',
     'recover_masks',
+    'remove_initialisation',
+    'resolve_name',
     'to_official',
     'weights_of',
 ]

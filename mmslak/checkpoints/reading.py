@@ -9,30 +9,29 @@ import torch
 from mmengine.fileio import get_local_path
 from torch import Tensor
 
+from .errors import CheckpointError, UnsafeCheckpointError
+from .locate import SAFETENSORS, resolve_name
+from .safetensors_file import read_safetensors
+
 _ZIP = b'PK\x03\x04'
 #: Before the ZIP format, files of torch.save began with a pickled long integer.
 _PICKLE = b'\x80\x02\x8a'
 
 
-class CheckpointError(ValueError):
-    """A file is not a checkpoint, or it does not fit the model."""
-
-
-class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint contains objects other than tensors and plain containers."""
-
-
 def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
     """Read a checkpoint onto the CPU.
 
-    Only tensors, numbers, strings and containers of these are unpickled.
+    Only tensors, numbers, strings and containers of these are unpickled, and nothing of a
+    safetensors file.
 
     Args:
-        path (str or Path): A file, or a URL that MMEngine's file backends can read.
+        path (str or Path): A file of ``torch.save`` or safetensors, a URL that MMEngine's file
+            backends can read, or the name of a model in the package.
         trust (bool): Unpickle all objects in the file. This can run any code.
 
     Returns:
-        dict: The content of the file.
+        dict: The content of the file. That of a safetensors file has ``state_dict`` (float32),
+        ``meta`` and, for sparse models, the masks as in a checkpoint of a training.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -44,7 +43,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
     if '://' in path:
         with get_local_path(path) as local:
             return _read(Path(local), path, trust)
-    return _read(Path(path), path, trust)
+    return _read(Path(resolve_name(path)), path, trust)
 
 
 def _read(file: Path, name: str, trust: bool) -> dict:
@@ -52,6 +51,8 @@ def _read(file: Path, name: str, trust: bool) -> dict:
         raise CheckpointError(f'{name} is a directory; name one of the checkpoints in it')
     if not file.is_file():
         raise FileNotFoundError(f'checkpoint {name} does not exist')
+    if SAFETENSORS in (file.suffix, Path(name).suffix):
+        return read_safetensors(file, name)
     with open(file, 'rb') as stream:
         start = stream.read(4)
     try:

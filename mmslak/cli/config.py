@@ -9,19 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
 from ..engine.hooks.configured import configured_hooks, remove_replaced_hooks
-
-#: Toolbox (import name and default scope) -> extra of this package that installs it.
-EXTRAS = {'mmseg': 'seg', 'mmdet': 'det', 'mmpretrain': 'pretrain'}
-
-
-class ToolboxMissingError(ImportError):
-    """A config needs a toolbox that is not installed."""
-
-    def __init__(self, toolbox: str):
-        super().__init__(
-            f'this config needs {toolbox}, which is not installed; install it with: '
-            f"pip install 'mmslak[{EXTRAS[toolbox]}]'"
-        )
+from ..toolboxes import EXTRAS, ToolboxMissingError
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
+from ..checkpoints import SAFETENSORS, find_checkpoint
 from ..engine.runner import Runner
 from ..validation.layouts import check_datasets, read_categories
 from .config import (
@@ -83,7 +84,9 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_test_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        'checkpoint', help='checkpoint of a training, or "none" for the untrained network'
+        'checkpoint',
+        help='checkpoint of a training, name of a model in the package, or "none" for the '
+        'untrained network',
     )
     parser.add_argument('--show-dir', metavar='D', help='draw the predictions into directory D')
     parser.add_argument(
@@ -155,7 +158,7 @@ def _set_up_training(cfg: Config, args: argparse.Namespace) -> list[str]:
 def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
     """Check the data, apply the options of testing to the config, and return notes to log."""
     if args.checkpoint != UNTRAINED:
-        _require_file(args.checkpoint)
+        find_checkpoint(args.checkpoint)
     notes = check_datasets(cfg, ('test',))
     cfg.load_from = None if args.checkpoint == UNTRAINED else args.checkpoint
     cfg.resume = False
@@ -166,11 +169,6 @@ def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
     if args.tta:
         enable_tta(cfg)
     return notes
-
-
-def _require_file(path: str) -> None:
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
 
 
 def _set_resume(cfg: Config, resume: str | None) -> None:
@@ -185,7 +183,11 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
                 'the interrupted run'
             )
     else:
-        _require_file(resume)
+        if find_checkpoint(resume).endswith(SAFETENSORS):
+            raise ValueError(
+                f'--resume needs a checkpoint of a training, but {resume} has only weights and '
+                f'masks; start a training from them with --cfg-options load_from={resume}'
+            )
         cfg.load_from = resume
 
 
