@@ -6,7 +6,7 @@ from .compare import Differences, compare
 from .errors import CheckpointError, UnsafeCheckpointError
 from .export import Exported, export_checkpoint, remove_initialisation
 from .initializer import PretrainedInit
-from .loader import load_from_safetensors
+from .loader import load_from_file
 from .locate import SAFETENSORS, find_checkpoint, pretrained_names, resolve_name
 from .merging import merge_checkpoint
 from .official import Converted, from_official, recover_masks, to_official
@@ -29,7 +29,7 @@ __all__ = [
     'from_official',
     'load_backbone',
     'load_classifier',
-    'load_from_safetensors',
+    'load_from_file',
     'merge_checkpoint',
     'pretrained_names',
     'read_checkpoint',
