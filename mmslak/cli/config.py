@@ -8,7 +8,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
-from ..engine.hooks.configured import configured_hooks, remove_replaced_hooks
+from ..engine.hooks.configured import configured_hooks, remove_disabled_hooks, remove_replaced_hooks
 from ..toolboxes import EXTRAS, ToolboxMissingError
 
 
@@ -164,7 +164,7 @@ def set_effective_batch(cfg: Config, effective: int, processes: int) -> None:
     steps = effective // (images * processes)
     cfg.optim_wrapper.accumulative_counts = steps
     for hook in configured_hooks(cfg, 'EMAHook'):
-        hook.interval = steps
+        hook.interval = steps * hook.get('interval', 1)
 
 
 def prepare(cfg: Config, launcher: str = 'none') -> None:
@@ -190,6 +190,7 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
     # Options may have set some of its arguments, and None disables it.
     if hooks.setdefault('throughput', speed) is not None:
         hooks.throughput = dict(speed, **hooks.throughput)
+    remove_disabled_hooks(cfg)
     if launcher == 'none':
         return
     if launcher == 'pytorch' and 'RANK' not in os.environ:
