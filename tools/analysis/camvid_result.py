@@ -1,4 +1,4 @@
-"""Test a network on CamVid, and keep its scores, costs and curves as a small file.
+"""Test a network on CamVid, and keep its scores, costs and curves as a small file, and a picture.
 
     python tools/analysis/camvid_result.py configs/upernet_slak_nano_camvid.py \\
         work_dirs/upernet_slak_nano_camvid --out docs/camvid/upernet_slak_nano_camvid.json
@@ -18,9 +18,11 @@ from PIL import Image
 from rich.box import SIMPLE
 from rich.table import Table
 
+from mmslak.analysis import picture_sheet
 from mmslak.analysis.complexity import config_costs, config_sparsity
 from mmslak.analysis.curves import read_scalars
 from mmslak.cli.config import load_config
+from mmslak.cli.demo import CAPTIONS, choose_pictures
 from mmslak.cli.run import run
 from mmslak.console import guarded, print_table
 
@@ -57,6 +59,26 @@ def class_scores(predictions: Path, cfg: Config) -> dict[str, float]:
     return dict(zip(classes, (100 * confusion.diagonal() / union).round(2).tolist(), strict=True))
 
 
+def draw_sheet(predictions: Path, cfg: Config, path: Path) -> None:
+    """Draw image, truth and prediction of eight test images at equal distances."""
+    dataset = cfg.test_dataloader.dataset
+    root, prefix = Path(dataset.data_root), dataset.data_prefix
+    names, colours = cfg.metainfo.classes, cfg.metainfo.palette
+    # 255 is the label of unlabelled pixels.
+    palette = [value for colour in colours for value in colour] + [0] * (768 - 3 * len(colours))
+    rows = []
+    for file in choose_pictures(sorted(predictions.glob('*.png'))):
+        maps = [
+            Image.open(folder / file.name) for folder in (root / prefix.seg_map_path, file.parent)
+        ]
+        maps = [label_map.convert('P') for label_map in maps]
+        for label_map in maps:
+            label_map.putpalette(palette)
+        rows.append([Image.open(root / prefix.img_path / file.name), *maps])
+    legend = [('unlabelled', (0, 0, 0)), *zip(names, colours, strict=True)]
+    picture_sheet(rows, CAPTIONS, path, legend=legend)
+
+
 def thinned(series: list[tuple[int, float]]) -> list[list[float]]:
     """Return at most ``POINTS`` points of a curve, at equal distances."""
     step = -(-len(series) // POINTS)
@@ -82,6 +104,7 @@ def main() -> None:
         arguments += ['--work-dir', f'{folder}/test', '--cfg-options', f'data_root={args.data}']
         scores = run('test', arguments)
         classes = class_scores(Path(folder) / 'predictions', cfg)
+        draw_sheet(Path(folder) / 'predictions', cfg, args.out.with_suffix('.png'))
     costs = config_costs(cfg, SIZE, config_sparsity(cfg))
     result = dict(
         test=dict(mIoU=scores['mIoU'], accuracy=scores['aAcc'], classes=classes),
