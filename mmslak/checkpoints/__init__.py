@@ -6,16 +6,19 @@ from .compare import Differences, compare
 from .errors import CheckpointError, UnsafeCheckpointError
 from .export import Exported, export_checkpoint, remove_initialisation
 from .initializer import PretrainedInit
+from .latest import latest_checkpoint
 from .loader import load_from_file
 from .locate import SAFETENSORS, find_checkpoint, pretrained_names, resolve_name
 from .merging import merge_checkpoint
 from .official import Converted, from_official, recover_masks, to_official
 from .reading import read_checkpoint, weights_of
 from .safetensors_file import SPARSITY_STATE
+from .writing import AtomicLocalBackend, write_atomically
 
 __all__ = [
     'SAFETENSORS',
     'SPARSITY_STATE',
+    'AtomicLocalBackend',
     'CheckpointError',
     'Converted',
     'Differences',
@@ -27,6 +30,7 @@ __all__ = [
     'export_checkpoint',
     'find_checkpoint',
     'from_official',
+    'latest_checkpoint',
     'load_backbone',
     'load_classifier',
     'load_from_file',
@@ -38,4 +42,5 @@ __all__ = [
     'resolve_name',
     'to_official',
     'weights_of',
+    'write_atomically',
 ]

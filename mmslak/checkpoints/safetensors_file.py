@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..sparsity import unpack_mask
 from .errors import CheckpointError
+from .writing import write_atomically
 
 #: Key of the masks in a checkpoint of this package.
 SPARSITY_STATE = 'dynamic_sparsity'
@@ -58,15 +59,8 @@ def write_safetensors(
                 raise ValueError(f'{name} contains values that are not finite in float16')
         tensors[name] = value
     tensors |= {_MASK + name: mask.clone() for name, mask in packed.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.partial')
-    try:
-        content = save(tensors, {_METADATA: json.dumps(document, allow_nan=False)})
-        # Unlike save_file, this leaves the permissions to the umask.
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # Unlike save_file, this leaves the permissions to the umask.
+    write_atomically(save(tensors, {_METADATA: json.dumps(document, allow_nan=False)}), path)
 
 
 def read_safetensors(file: Path, name: str) -> dict:

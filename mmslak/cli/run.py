@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
-from ..checkpoints import SAFETENSORS, find_checkpoint
+from ..checkpoints import SAFETENSORS, find_checkpoint, latest_checkpoint
 from ..engine.runner import Runner
 from ..validation.layouts import check_datasets, read_categories
 from .config import (
@@ -151,8 +151,7 @@ def _set_up_training(cfg: Config, args: argparse.Namespace) -> list[str]:
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_lr_scaling(cfg)
-    _set_resume(cfg, args.resume)
-    return notes
+    return notes + _set_resume(cfg, args.resume)
 
 
 def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
@@ -171,17 +170,14 @@ def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
     return notes
 
 
-def _set_resume(cfg: Config, resume: str | None) -> None:
+def _set_resume(cfg: Config, resume: str | None) -> list[str]:
+    """Set the checkpoint from which the training continues, and return notes to log."""
     if resume is None:
-        return
+        return []
     cfg.resume = True
+    notes = []
     if resume == 'auto':
-        cfg.load_from = None
-        if not (Path(cfg.work_dir) / 'last_checkpoint').is_file():
-            raise FileNotFoundError(
-                f'--resume found no checkpoint in {cfg.work_dir}; pass its path, or --work-dir of '
-                'the interrupted run'
-            )
+        cfg.load_from, notes = latest_checkpoint(cfg.work_dir)
     else:
         if find_checkpoint(resume).endswith(SAFETENSORS):
             raise ValueError(
@@ -189,6 +185,7 @@ def _set_resume(cfg: Config, resume: str | None) -> None:
                 f'masks; start a training from them with --cfg-options load_from={resume}'
             )
         cfg.load_from = resume
+    return notes
 
 
 def _is_detection(cfg: Config) -> bool:
