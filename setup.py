@@ -42,7 +42,7 @@ TASKS = {
     'pretrain': ['mmpretrain>=1.2.0,<1.3', 'torchvision', 'lmdb'],
 }
 # timm has one network of the paper's tables that no toolbox has (tools/analysis/paper_tables.py).
-DEV = ['pytest', 'hypothesis', 'ruff', 'import-linter', 'timm']
+DEV = ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'import-linter', 'timm']
 
 setup(
     name='mmslak',
