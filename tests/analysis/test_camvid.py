@@ -72,7 +72,7 @@ def test_curves_are_thinned_evenly(load_tool, count):
 
 def test_report_fills_the_page(load_tool, tmp_path, monkeypatch, capsys):
     tool = load_tool('analysis/camvid_report.py')
-    names = ('comparison', 'classes', 'study', 'differences', 'peer')
+    names = ('comparison', 'classes', 'study', 'differences', 'peer', 'erf')
     page = tmp_path / 'page.md'
     page.write_text('first\n' + ''.join(f'<!-- {n} -->\nold\n<!-- end of {n} -->\n' for n in names))
     results = tmp_path / 'results'
@@ -100,6 +100,7 @@ def test_report_fills_the_page(load_tool, tmp_path, monkeypatch, capsys):
         ('upernet_slak_nano_camvid', ours),
         ('scores', scores),
         ('parameters', parameters),
+        ('erf_ratios', dict(net=dict(raw=[0.1, 0.2, 0.3, 0.9]))),
     ):
         (results / f'{name}.json').write_text(json.dumps(value))
     arguments = ['camvid_report.py', '--page', str(page), '--results', str(results)]
@@ -114,6 +115,7 @@ def test_report_fills_the_page(load_tool, tmp_path, monkeypatch, capsys):
     # By hand: 30 - 29 and 32 - 33.
     assert '| decomposed: 51 x 51 over 7 x 7 | +0.00 ± 1.00 (1 of 2) |' in text
     assert "MMPretrain's ConvNeXt | 0.450 | 28.00 ± 0.00 (1)" in text
+    assert '| net | 10.0% | 20.0% | 30.0% | 90.0% |' in text
     assert all((results / f'{name}.png').is_file() for name in ('curves', 'kernel_study'))
     # A second run changes nothing.
     tool.main()

@@ -3,8 +3,9 @@
     python tools/analysis/camvid_report.py
 
 docs/camvid has published.json (numbers of publications), a file of
-tools/analysis/camvid_result.py for each network, and scores.json and parameters.json of
-tools/analysis/camvid_study.py. A table replaces what stands between its two comments in the page.
+tools/analysis/camvid_result.py for each network, scores.json and parameters.json of
+tools/analysis/camvid_study.py, and ratios.json of tools/analysis/erf.py as erf_ratios.json. A table
+replaces what stands between its two comments in the page.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
+from mmslak.analysis.erf import THRESHOLDS
 from mmslak.cli.kernel_grid import (
     CAMVID,
     CAMVID_PEER,
@@ -106,6 +108,16 @@ def peer_table(scores: dict[str, dict], parameters: dict[str, float]) -> Table:
     return table
 
 
+def ratio_table(ratios: dict[str, dict]) -> Table:
+    """Make the table of the high-contribution area ratios that ``tools/analysis/erf.py`` wrote."""
+    table = Table('network')
+    for threshold in THRESHOLDS:
+        table.add_column(f't = {threshold:.0%}', justify='right')
+    for name, by_scale in ratios.items():
+        table.add_row(name, *(f'{ratio:.1%}' for ratio in by_scale['raw']))
+    return table
+
+
 def draw_curves(results: dict[str, dict], path: Path) -> None:
     """Draw the training loss and the validation score of our networks."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout='constrained')
@@ -161,6 +173,9 @@ def main() -> None:
         peer = scores.get(CAMVID_PEER)
         lines = {"MMPretrain's ConvNeXt": mean_and_spread(peer.values())[0]} if peer else {}
         draw(scores, CAMVID, args.results / 'kernel_study.png', 'SLaK-nano on CamVid', lines)
+    if (args.results / 'erf_ratios.json').is_file():
+        ratios = json.loads((args.results / 'erf_ratios.json').read_text())
+        tables['erf'] = ratio_table(ratios)
     page = args.page.read_text()
     console = Console(width=130)
     for name, table in tables.items():
