@@ -104,7 +104,9 @@ def summary(by_seed: Mapping[int, float]) -> str:
     if not by_seed:
         return '-'
     mean, spread = mean_and_spread(by_seed.values())
-    return f'{mean:.2f} ± {spread:.2f} ({len(by_seed)})'
+    # A single score has no deviation.
+    deviation = f' ± {spread:.2f}' if len(by_seed) > 1 else ''
+    return f'{mean:.2f}{deviation} ({len(by_seed)})'
 
 
 def difference_table(scores: Scores, grid: Grid) -> Table:
