@@ -17,6 +17,8 @@ INSTALL = '$(or $(shell command -v python3 2>/dev/null),$(PYTHON),python3)' tool
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+# One process for each core, each of which runs whole files and computes with one thread.
+PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
 
 install: ## make .venv with everything pinned (once about 6 minutes, then nothing to do)
 	@$(INSTALL) $(if $(PYTHON),--python '$(PYTHON)')
@@ -28,10 +30,10 @@ demo-det: install ## the same for detection: boxes and masks, two detectors, abo
 	@$(VENV_PYTHON) tools/demo_det.py
 
 test: install ## run the tests, the longer ones left out
-	@$(VENV_PYTHON) -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: install ## run all tests
-	@$(VENV_PYTHON) -m pytest
+	@$(PYTEST)
 
 lint: install ## check formatting, code and the direction of imports
 	@$(VENV_PYTHON) -m ruff format --check .

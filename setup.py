@@ -30,6 +30,7 @@ BASE = [
     'numpy',
     'pillow',
     'rich',
+    'safetensors>=0.4.3',
     'tensorboard',
     # Bases such as 'mmseg::...' are looked up with pkg_resources at run time.
     'setuptools<81',
@@ -41,7 +42,7 @@ TASKS = {
     'pretrain': ['mmpretrain>=1.2.0,<1.3', 'torchvision', 'lmdb'],
 }
 # timm has one network of the paper's tables that no toolbox has (tools/analysis/paper_tables.py).
-DEV = ['pytest', 'hypothesis', 'ruff', 'import-linter', 'timm']
+DEV = ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'import-linter', 'timm']
 
 setup(
     name='mmslak',
@@ -53,7 +54,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10,<3.13',
     packages=find_packages(include=['mmslak', 'mmslak.*']),
-    package_data={'': ['py.typed', '*.cpp', '*.h']},
+    package_data={'': ['py.typed', '*.cpp', '*.h'], 'mmslak.pretrained': ['*.safetensors', '*.md']},
     install_requires=BASE,
     extras_require={
         **TASKS,

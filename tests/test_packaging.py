@@ -24,16 +24,33 @@ def test_name_and_version():
     assert ask('--license') == 'Apache-2.0'
 
 
-def test_extras_and_python(monkeypatch):
+def arguments_of_setup(monkeypatch):
+    """Return the arguments with which ``setup.py`` calls ``setup``."""
     setuptools = pytest.importorskip('setuptools')
     given = {}
     monkeypatch.setattr(setuptools, 'setup', lambda **keywords: given.update(keywords))
     monkeypatch.chdir(ROOT)
     code = compile((ROOT / 'setup.py').read_text(encoding='utf-8'), 'setup.py', 'exec')
     exec(code, {'__file__': str(ROOT / 'setup.py'), '__name__': '__main__'})
+    return given
+
+
+def test_extras_and_python(monkeypatch):
+    given = arguments_of_setup(monkeypatch)
     extras = given['extras_require']
     assert set(extras) == {'seg', 'det', 'pretrain', 'all', 'dev'}
     assert set(extras['all']) == {*extras['seg'], *extras['det'], *extras['pretrain']}
     assert given['python_requires'] == '>=3.10,<3.13'
     assert 'mmslak' in given['packages']
     assert not [name for name in given['packages'] if name.split('.')[0] != 'mmslak']
+
+
+def test_trained_models_are_package_data(monkeypatch):
+    given = arguments_of_setup(monkeypatch)
+    assert 'mmslak.pretrained' in given['packages']
+    folder = ROOT / 'mmslak' / 'pretrained'
+    patterns = given['package_data']['mmslak.pretrained']
+    packed = {path.name for pattern in patterns for path in folder.glob(pattern)}
+    others = {path.name for path in folder.iterdir() if path.suffix not in ('.py', '')}
+    assert packed == others >= {'slak_nano_camvid.safetensors', 'slak_nano_camvid.md'}
+    assert any(wanted.startswith('safetensors>=') for wanted in given['install_requires'])

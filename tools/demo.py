@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mmslak.analysis import picture_sheet
 from mmslak.analysis.complexity import weight_uses
+from mmslak.checkpoints import read_checkpoint
 from mmslak.cli.demo import (
     CAPTIONS,
     choose_pictures,
@@ -86,7 +87,7 @@ def backbone_costs(checkpoint: str, side: int) -> dict[str, tuple[int, int]]:
     Returns:
         dict: Parameters and multiply-adds, each with and without the masked weights.
     """
-    state = torch.load(checkpoint, 'cpu', weights_only=True)
+    state = read_checkpoint(checkpoint)
     masks = unpack_masks(state['dynamic_sparsity'])
     with torch.device('meta'):
         backbone = SLaK('nano')

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from PIL import Image
 from torch import Tensor, nn
 
-from ..checkpoints import CheckpointError, compare, load_backbone, read_checkpoint
+from ..checkpoints import CheckpointError, compare, find_checkpoint, load_backbone, read_checkpoint
 from ..models import SLaK, build_model
 
 #: Thresholds t of the high-contribution area ratio in the paper's table 10.
@@ -161,8 +161,8 @@ def build_backbone(cfg: Config, checkpoint: str | Path | None = None, seed: int 
         FileNotFoundError: If the checkpoint does not exist.
     """
     settings = backbone_settings(cfg)
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'checkpoint {checkpoint} does not exist')
+    if checkpoint is not None:
+        find_checkpoint(checkpoint)
     torch.manual_seed(seed)
     backbone = build_model(cfg, settings, init_weights=True)
     feature_map = {}

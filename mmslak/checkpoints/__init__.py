@@ -3,26 +3,44 @@
 from .architecture import describe
 from .backbone import load_backbone, load_classifier
 from .compare import Differences, compare
+from .errors import CheckpointError, UnsafeCheckpointError
+from .export import Exported, export_checkpoint, remove_initialisation
 from .initializer import PretrainedInit
+from .latest import latest_checkpoint
+from .loader import load_from_file
+from .locate import SAFETENSORS, find_checkpoint, pretrained_names, resolve_name
 from .merging import merge_checkpoint
-from .official import SPARSITY_STATE, Converted, from_official, recover_masks, to_official
-from .reading import CheckpointError, UnsafeCheckpointError, read_checkpoint, weights_of
+from .official import Converted, from_official, recover_masks, to_official
+from .reading import read_checkpoint, weights_of
+from .safetensors_file import SPARSITY_STATE
+from .writing import AtomicLocalBackend, write_atomically
 
 __all__ = [
+    'SAFETENSORS',
     'SPARSITY_STATE',
+    'AtomicLocalBackend',
     'CheckpointError',
     'Converted',
     'Differences',
+    'Exported',
     'PretrainedInit',
     'UnsafeCheckpointError',
     'compare',
     'describe',
+    'export_checkpoint',
+    'find_checkpoint',
     'from_official',
+    'latest_checkpoint',
     'load_backbone',
     'load_classifier',
+    'load_from_file',
     'merge_checkpoint',
+    'pretrained_names',
     'read_checkpoint',
     'recover_masks',
+    'remove_initialisation',
+    'resolve_name',
     'to_official',
     'weights_of',
+    'write_atomically',
 ]

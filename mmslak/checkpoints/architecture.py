@@ -11,7 +11,7 @@ from ..models import SLaK
 from ..models.large_kernel import BRANCHES
 from ..models.variants import name_arch
 from .compare import compare
-from .reading import CheckpointError
+from .errors import CheckpointError
 
 #: mode -> names of the branches of a block.
 _BRANCHES = {mode: set(kernels(51, 5)) for mode, kernels in BRANCHES.items()}

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from .architecture import arguments_of, describe
 from .compare import compare
+from .errors import CheckpointError
 from .official import from_official, select_weights
-from .reading import CheckpointError, read_checkpoint
+from .reading import read_checkpoint
 
 _OUTPUT_NORM = re.compile(r'norm\d\.')
 

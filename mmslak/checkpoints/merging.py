@@ -7,7 +7,8 @@ from mmengine.config import Config
 
 from ..models import SLaK, branches_kept_apart, build_model
 from .compare import compare
-from .reading import CheckpointError, weights_of
+from .errors import CheckpointError
+from .reading import weights_of
 
 
 def merge_checkpoint(

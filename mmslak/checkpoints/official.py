@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..sparsity import active_weights, pack_mask, select_targets
 from .architecture import check_complete, describe
-from .reading import CheckpointError
+from .errors import CheckpointError
+from .safetensors_file import SPARSITY_STATE
 
 #: Parts of the names in a block: authors' format -> this package's format. The last is of ConvNeXt,
 #: whose block is that of mode ``naive``; the others are of SLaK.
@@ -31,8 +32,6 @@ _PREFIX = 'backbone.'
 _CLASSIFIER, _AVERAGE, _DOWNSTREAM = 'model', 'model_ema', 'state_dict'
 #: Key in the meta data of a converted checkpoint for the kind of the file and the backbone.
 _META = 'mmslak'
-#: Key of the masks in a checkpoint of this package.
-SPARSITY_STATE = 'dynamic_sparsity'
 
 
 @dataclass

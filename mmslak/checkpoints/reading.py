@@ -1,6 +1,5 @@
 """Reading checkpoint files without running code from them."""
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,30 +8,30 @@ import torch
 from mmengine.fileio import get_local_path
 from torch import Tensor
 
+from .errors import CheckpointError, UnsafeCheckpointError
+from .locate import SAFETENSORS, resolve_name
+from .safetensors_file import read_safetensors
+
 _ZIP = b'PK\x03\x04'
 #: Before the ZIP format, files of torch.save began with a pickled long integer.
 _PICKLE = b'\x80\x02\x8a'
 
 
-class CheckpointError(ValueError):
-    """A file is not a checkpoint, or it does not fit the model."""
-
-
-class UnsafeCheckpointError(CheckpointError):
-    """A checkpoint contains objects other than tensors and plain containers."""
-
-
 def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
     """Read a checkpoint onto the CPU.
 
-    Only tensors, numbers, strings and containers of these are unpickled.
+    Only tensors, numbers, strings and containers of these are unpickled, and nothing of a
+    safetensors file. ``meta.config`` is removed, because MMEngine would evaluate this text as
+    Python when it resumes a training.
 
     Args:
-        path (str or Path): A file, or a URL that MMEngine's file backends can read.
+        path (str or Path): A file of ``torch.save`` or safetensors, a URL that MMEngine's file
+            backends can read, or the name of a model in the package.
         trust (bool): Unpickle all objects in the file. This can run any code.
 
     Returns:
-        dict: The content of the file.
+        dict: The content of the file. That of a safetensors file has ``state_dict`` (float32),
+        ``meta`` and, for sparse models, the masks as in a checkpoint of a training.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -44,7 +43,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
     if '://' in path:
         with get_local_path(path) as local:
             return _read(Path(local), path, trust)
-    return _read(Path(path), path, trust)
+    return _read(Path(resolve_name(path)), path, trust)
 
 
 def _read(file: Path, name: str, trust: bool) -> dict:
@@ -52,11 +51,20 @@ def _read(file: Path, name: str, trust: bool) -> dict:
         raise CheckpointError(f'{name} is a directory; name one of the checkpoints in it')
     if not file.is_file():
         raise FileNotFoundError(f'checkpoint {name} does not exist')
+    if SAFETENSORS in (file.suffix, Path(name).suffix):
+        return read_safetensors(file, name)
     with open(file, 'rb') as stream:
         start = stream.read(4)
     try:
         checkpoint = torch.load(file, map_location='cpu', weights_only=not trust)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:
+    # Unpickling damaged bytes can raise nearly anything.
+    except Exception as error:
+        if trust and isinstance(error, (ImportError, AttributeError)):
+            # Unpickling an object needs the code of its type.
+            raise CheckpointError(
+                f'{name} contains objects whose code is not installed ({error}); install it, or '
+                'save only the weights to another file on a machine that has it'
+            ) from None
         foreign = _foreign_types(file, str(error))
         if foreign and not trust:
             raise UnsafeCheckpointError(
@@ -72,17 +80,14 @@ def _read(file: Path, name: str, trust: bool) -> dict:
         raise CheckpointError(
             f'{name} is not a checkpoint; it does not begin like a file written by torch.save'
         ) from None
-    except (ImportError, AttributeError) as error:
-        # This happens only with trust: unpickling an object needs the code of its type.
-        raise CheckpointError(
-            f'{name} contains objects whose code is not installed ({error}); install it, or save '
-            'only the weights to another file on a machine that has it'
-        ) from None
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(
             f'{name} must contain a dict of weights, got a {type(checkpoint).__name__}'
         )
-    return dict(checkpoint)
+    checkpoint = dict(checkpoint)
+    if isinstance(checkpoint.get('meta'), Mapping):
+        checkpoint['meta'] = {k: v for k, v in checkpoint['meta'].items() if k != 'config'}
+    return checkpoint
 
 
 def weights_of(checkpoint: Mapping) -> dict[str, Tensor]:
@@ -102,6 +107,6 @@ def _foreign_types(file: Path, message: str) -> list[str]:
     """Return the names of the types that safe loading refused."""
     try:
         found = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError, AttributeError, OSError):
+    except Exception:
         found = []
     return sorted(found) or re.findall(r'GLOBAL (\S+) was not an allowed', message)

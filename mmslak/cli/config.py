@@ -8,20 +8,8 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
-from ..engine.hooks.configured import configured_hooks, remove_replaced_hooks
-
-#: Toolbox (import name and default scope) -> extra of this package that installs it.
-EXTRAS = {'mmseg': 'seg', 'mmdet': 'det', 'mmpretrain': 'pretrain'}
-
-
-class ToolboxMissingError(ImportError):
-    """A config needs a toolbox that is not installed."""
-
-    def __init__(self, toolbox: str):
-        super().__init__(
-            f'this config needs {toolbox}, which is not installed; install it with: '
-            f"pip install 'mmslak[{EXTRAS[toolbox]}]'"
-        )
+from ..engine.hooks.configured import configured_hooks, remove_disabled_hooks, remove_replaced_hooks
+from ..toolboxes import EXTRAS, ToolboxMissingError
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
@@ -176,7 +164,7 @@ def set_effective_batch(cfg: Config, effective: int, processes: int) -> None:
     steps = effective // (images * processes)
     cfg.optim_wrapper.accumulative_counts = steps
     for hook in configured_hooks(cfg, 'EMAHook'):
-        hook.interval = steps
+        hook.interval = steps * hook.get('interval', 1)
 
 
 def prepare(cfg: Config, launcher: str = 'none') -> None:
@@ -198,10 +186,12 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('plain_checkpoint', dict(type='mmslak.PlainCheckpointHook'))
     hooks.setdefault('random_state', dict(type='mmslak.RandomStateHook'))
+    hooks.setdefault('stop_signal', dict(type='mmslak.StopSignalHook'))
     speed = dict(type='mmslak.ThroughputHook')
     # Options may have set some of its arguments, and None disables it.
     if hooks.setdefault('throughput', speed) is not None:
         hooks.throughput = dict(speed, **hooks.throughput)
+    remove_disabled_hooks(cfg)
     if launcher == 'none':
         return
     if launcher == 'pytorch' and 'RANK' not in os.environ:

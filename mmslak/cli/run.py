@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
+from ..checkpoints import SAFETENSORS, find_checkpoint, latest_checkpoint
 from ..engine.runner import Runner
 from ..validation.layouts import check_datasets, read_categories
 from .config import (
@@ -83,7 +84,9 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_test_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        'checkpoint', help='checkpoint of a training, or "none" for the untrained network'
+        'checkpoint',
+        help='checkpoint of a training, name of a model in the package, or "none" for the '
+        'untrained network',
     )
     parser.add_argument('--show-dir', metavar='D', help='draw the predictions into directory D')
     parser.add_argument(
@@ -148,14 +151,13 @@ def _set_up_training(cfg: Config, args: argparse.Namespace) -> list[str]:
         enable_amp(cfg)
     if args.auto_scale_lr:
         enable_lr_scaling(cfg)
-    _set_resume(cfg, args.resume)
-    return notes
+    return notes + _set_resume(cfg, args.resume)
 
 
 def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
     """Check the data, apply the options of testing to the config, and return notes to log."""
     if args.checkpoint != UNTRAINED:
-        _require_file(args.checkpoint)
+        find_checkpoint(args.checkpoint)
     notes = check_datasets(cfg, ('test',))
     cfg.load_from = None if args.checkpoint == UNTRAINED else args.checkpoint
     cfg.resume = False
@@ -168,25 +170,22 @@ def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
     return notes
 
 
-def _require_file(path: str) -> None:
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
-
-
-def _set_resume(cfg: Config, resume: str | None) -> None:
+def _set_resume(cfg: Config, resume: str | None) -> list[str]:
+    """Set the checkpoint from which the training continues, and return notes to log."""
     if resume is None:
-        return
+        return []
     cfg.resume = True
+    notes = []
     if resume == 'auto':
-        cfg.load_from = None
-        if not (Path(cfg.work_dir) / 'last_checkpoint').is_file():
-            raise FileNotFoundError(
-                f'--resume found no checkpoint in {cfg.work_dir}; pass its path, or --work-dir of '
-                'the interrupted run'
-            )
+        cfg.load_from, notes = latest_checkpoint(cfg.work_dir)
     else:
-        _require_file(resume)
+        if find_checkpoint(resume).endswith(SAFETENSORS):
+            raise ValueError(
+                f'--resume needs a checkpoint of a training, but {resume} has only weights and '
+                f'masks; start a training from them with --cfg-options load_from={resume}'
+            )
         cfg.load_from = resume
+    return notes
 
 
 def _is_detection(cfg: Config) -> bool:
@@ -240,9 +239,12 @@ def _categories(cfg: Config) -> list[int] | None:
 
 
 def _warn_untrained_backbone(cfg: Config, log: logging.Logger) -> None:
-    backbone = cfg.model.get('backbone', {})
-    sample = 'sample' in str(cfg.get('data_root', ''))
-    if not (backbone.get('init_cfg') or cfg.get('load_from') or cfg.get('resume') or sample):
+    backbone = cfg.model.get('backbone')
+    sample = Path(cfg.filename or '').parent.name == 'sample'
+    # A distilled classifier has a student in place of a backbone.
+    if backbone is None or sample or cfg.get('load_from') or cfg.get('resume'):
+        return
+    if not backbone.get('init_cfg'):
         log.info(
             'The backbone is initialised randomly. To start from pre-trained weights: '
             '--cfg-options model.backbone.init_cfg.type=Pretrained '

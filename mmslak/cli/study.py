@@ -40,6 +40,7 @@ class Training:
         cost (float): Approximate duration relative to the other trainings, in any unit.
         metric (str): Name of its score in the validation.
         data (dict): Settings of the data that are not in the options.
+        keep_checkpoint (bool): Keep its last checkpoint.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Training:
     cost: float = 1.0
     metric: str = 'mIoU'
     data: dict[str, int | bool] = field(default_factory=dict)
+    keep_checkpoint: bool = False
 
     def folder(self, root: Path) -> Path:
         """Return its directory, below that of the study."""
@@ -116,9 +118,10 @@ def train(training: Training, root: Path) -> float:
     if not scores:
         raise ValueError(f'{training.name} was not validated, or has no score {training.metric}')
     score = scores[-1][1]
-    for checkpoint in folder.glob('*.pth'):
+    if not training.keep_checkpoint:
         # The checkpoints of a hundred trainings would fill a disk.
-        checkpoint.unlink()
+        for checkpoint in folder.glob('*.pth'):
+            checkpoint.unlink()
     seconds = time.perf_counter() - begin
     result = dict(training.settings(), score=score, seconds=seconds)
     partial = folder / f'{RESULT}.partial'

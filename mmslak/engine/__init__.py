@@ -6,6 +6,7 @@ from .hooks import (
     FinishTrainingHook,
     PlainCheckpointHook,
     RandomStateHook,
+    StopSignalHook,
     ThroughputHook,
     recompute_statistics,
 )
@@ -21,6 +22,7 @@ __all__ = [
     'LearningRateDecayOptimWrapperConstructor',
     'PlainCheckpointHook',
     'RandomStateHook',
+    'StopSignalHook',
     'ThroughputHook',
     'recompute_statistics',
 ]

@@ -55,9 +55,9 @@ def check_scalars(
     """
     if not isinstance(in_channels, int) or in_channels < 1:
         raise ValueError(f'in_channels must be a positive integer, got {in_channels!r}')
-    if not 0 <= drop_path_rate < 1:
+    if not isinstance(drop_path_rate, (int, float)) or not 0 <= drop_path_rate < 1:
         raise ValueError(f'drop_path_rate must be in [0, 1), got {drop_path_rate!r}')
-    if layer_scale_init_value < 0:
+    if not isinstance(layer_scale_init_value, (int, float)) or not layer_scale_init_value >= 0:
         raise ValueError(
             f'layer_scale_init_value must be 0 or positive, got {layer_scale_init_value!r}'
         )

@@ -2,7 +2,8 @@
 
 Nothing is built at installation. The first call compiles the file for this processor, which
 takes about a second. The library is cached in ``~/.cache/mmslak/ops`` (or in ``mmslak/ops`` under
-``XDG_CACHE_HOME``). Its name contains a hash of the source, the compiler and the processor.
+``XDG_CACHE_HOME``). Its name contains a hash of the source, the compiler and the processor. A
+directory or a library that other users can write to is not used.
 """
 
 import ctypes
@@ -12,6 +13,7 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from pathlib import Path
@@ -160,13 +162,17 @@ def _compiled(compiler: str, again: bool = False) -> Path:
     digest = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
     cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmslak' / 'ops'
     file = cache / f'depthwise-{machine}-{digest}.so'
-    if file.is_file() and not again:
-        return file
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        cache.parent.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (cache.parent, cache):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if not (_is_private(cache.parent) and _is_private(cache)):
+            raise PermissionError(f'other users can write to {cache}')
+        if file.is_file() and _is_private(file) and not again:
+            return file
         folder = tempfile.mkdtemp(dir=cache)
     except OSError:
-        # The cache is not writable: compile for this process alone.
+        # The cache cannot be used: compile for this process alone, in a directory of this user.
         folder = tempfile.mkdtemp(prefix='mmslak-')
         file = Path(folder) / file.name
     fresh = Path(folder) / 'fresh.so'
@@ -181,6 +187,15 @@ def _compiled(compiler: str, again: bool = False) -> Path:
         if Path(folder) != file.parent:
             shutil.rmtree(folder, ignore_errors=True)
     return file
+
+
+def _is_private(path: Path) -> bool:
+    """Return whether only this user and root can write to ``path``.
+
+    Loading a library runs its code, so that nobody else may be able to put one there.
+    """
+    status = path.stat()
+    return status.st_uid in (os.getuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _processor() -> str:

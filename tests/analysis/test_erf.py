@@ -24,7 +24,7 @@ from mmslak.analysis.erf import (
     rescaled_log,
     sample_images,
 )
-from mmslak.checkpoints import CheckpointError
+from mmslak.checkpoints import CheckpointError, read_checkpoint
 from mmslak.cli.config import load_config
 from mmslak.models import SLaK, SpatialMixing
 
@@ -270,6 +270,16 @@ def test_untrained_weights_follow_the_seed_and_checkpoints_replace_them(tmp_path
     assert torch.equal(weight(build_backbone(cfg, tmp_path / 'c.pth')), weight(trained))
     with pytest.raises(FileNotFoundError, match=r'nowhere\.pth does not exist'):
         build_backbone(cfg, tmp_path / 'nowhere.pth')
+
+
+def test_models_of_the_package_are_loaded_by_name():
+    pytest.importorskip('mmseg')
+    backbone = build_backbone(
+        load_config(ROOT / 'configs/upernet_slak_nano_camvid.py'), 'slak_nano_camvid'
+    )
+    state = read_checkpoint('slak_nano_camvid')['state_dict']
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, state[f'backbone.{name}'])
 
 
 def test_backbones_of_the_toolboxes(tmp_path):

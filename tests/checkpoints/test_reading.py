@@ -1,10 +1,14 @@
 """Reading checkpoint files safely, and errors for files that cannot be read."""
 
 import argparse
+import ast
 import pickle
+import random
 
 import pytest
 import torch
+from helpers import ROOT
+from mmengine.runner import CheckpointLoader
 
 from mmslak.checkpoints import (
     CheckpointError,
@@ -13,6 +17,13 @@ from mmslak.checkpoints import (
     weights_of,
 )
 
+#: Damaged files that are tried in each format.
+MUTATIONS = 2500
+#: Functions that can run code of a file.
+FORBIDDEN = {
+    'torch.load', 'pickle.load', 'pickle.loads', 'Config.fromstring', 'eval', 'exec', 'load_url',
+    'torch.hub.load', 'joblib.load',
+}  # fmt: skip
 CHECKPOINT = dict(model={f'{i}.weight': torch.ones(20, 20) for i in range(20)})
 
 
@@ -69,6 +80,64 @@ def test_trusted_objects_are_unpickled(tmp_path):
     with pytest.raises(UnsafeCheckpointError, match=r'argparse\.Namespace'):
         read_checkpoint(file)
     assert read_checkpoint(file, trust=True)['args'].lr == 1
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+@pytest.mark.parametrize('zipped', [True, False])
+def test_damaged_files_give_one_clear_error(zipped, tmp_path):
+    file = tmp_path / 'c.pth'
+    content = dict(
+        state_dict={f'{i}.weight': torch.ones(3, 2) for i in range(3)},
+        meta=dict(epoch=1, seed=None, names=['a', 'b'], lr=0.1),
+    )
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    whole = file.read_bytes()
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(MUTATIONS):
+        damaged = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            # Cut, replace, insert or remove some bytes.
+            position, length = rng.randrange(len(damaged)), rng.randint(1, 8)
+            new = rng.randbytes(rng.choice([0, length, length, 2 * length]))
+            damaged[position : position + length] = new
+        if rng.random() < 0.1:
+            del damaged[rng.randrange(1, len(damaged)) :]
+        file.write_bytes(damaged)
+        try:
+            assert isinstance(read_checkpoint(file), dict)
+        except CheckpointError as error:
+            assert 'c.pth' in str(error) and '\n' not in str(error)
+            refused += 1
+    assert refused > MUTATIONS / 10
+
+
+def test_text_that_mmengine_would_evaluate_is_removed(tmp_path):
+    file = tmp_path / 'c.pth'
+    torch.save(dict(state_dict={}, meta=dict(config='evil()', cfg='kept', iter=3)), file)
+    assert read_checkpoint(file)['meta'] == dict(cfg='kept', iter=3)
+    torch.save(dict(state_dict={}, meta='text'), file)
+    assert read_checkpoint(file)['meta'] == 'text'
+
+
+def test_mmengine_reads_local_files_without_running_code(tmp_path):
+    file, trace = tmp_path / 'c.pth', tmp_path / 'trace'
+    torch.save(dict(state_dict=dict(x=CreatesFile(trace))), file)
+    # MMEngine's function, which the toolboxes call with many paths.
+    with pytest.raises(UnsafeCheckpointError):
+        CheckpointLoader.load_checkpoint(str(file), map_location='cpu')
+    assert not trace.exists()
+
+
+def test_files_are_unpickled_in_one_place_only():
+    """A new entry must read checkpoints with ``read_checkpoint``."""
+    found = []
+    for folder in ('mmslak', 'tools'):
+        for path in (ROOT / folder).rglob('*.py'):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in FORBIDDEN:
+                    found.append((path.relative_to(ROOT).as_posix(), ast.unparse(node.func)))
+    assert found == [('mmslak/checkpoints/reading.py', 'torch.load')]
 
 
 @pytest.mark.parametrize('wrap', [dict, lambda weights: dict(state_dict=weights, meta={})])

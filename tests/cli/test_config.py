@@ -120,6 +120,11 @@ def test_effective_batch():
     set_effective_batch(cfg, 4096, 8)
     assert cfg.optim_wrapper.accumulative_counts == 4096 // 16 // 8 == 32
     assert cfg.custom_hooks == [dict(type='mmpretrain.EMAHook', interval=32), dict(type='Other')]
+    # An interval in the config counts optimiser steps.
+    cfg = config_with_batch_size()
+    cfg.custom_hooks[0].interval = 2
+    set_effective_batch(cfg, 64, 1)
+    assert cfg.custom_hooks[0].interval == 8
     for effective, processes in ((4096, 3), (8, 1), (0, 1), (-16, 1)):
         with pytest.raises(
             ValueError, match=r'multiple of . process.* x .*batch_size=16, got -?\d'

@@ -334,6 +334,8 @@ def test_get_layer_depth():
         (dict(frozen_stages=5), ['frozen_stages', '5', '-1..4']),
         (dict(in_channels=0), ['in_channels', '0', 'positive']),
         (dict(drop_path_rate=1.0), ['drop_path_rate', '1.0']),
+        (dict(drop_path_rate='0.1'), ['drop_path_rate', "'0.1'"]),
+        (dict(layer_scale_init_value=float('nan')), ['layer_scale_init_value', 'nan']),
         (dict(layer_scale_init_value=-1), ['layer_scale_init_value', '-1']),
     ],
 )

@@ -102,6 +102,38 @@ def test_damaged_file_in_the_cache_is_compiled_again(new_process):
 
 
 @needs_compiler
+@pytest.mark.parametrize('writable', ['mmslak', 'mmslak/ops', 'library'])
+def test_library_that_others_can_write_is_not_loaded(new_process, tmp_path, writable):
+    library = cpp._compiled(cpp._compiler())
+    for folder in (library.parent, library.parent.parent):
+        assert folder.stat().st_mode & 0o777 == 0o700
+    library.write_bytes(b'a library of somebody else')
+    path = library if writable == 'library' else tmp_path / writable
+    path.chmod(path.stat().st_mode | 0o002)
+    loaded = cpp._compiled(cpp._compiler())
+    assert loaded.read_bytes() != b'a library of somebody else'
+    if writable == 'library':
+        # Nobody else can write to the directory, so the file is replaced.
+        assert loaded == library and not loaded.stat().st_mode & 0o022
+    else:
+        assert tmp_path not in loaded.parents
+        assert loaded.parent.stat().st_mode & 0o777 == 0o700
+        assert library.read_bytes() == b'a library of somebody else'
+
+
+@needs_compiler
+def test_library_of_another_user_is_not_loaded(new_process, tmp_path, monkeypatch):
+    library = cpp._compiled(cpp._compiler())
+    owner = library.stat().st_uid
+    monkeypatch.setattr(cpp.os, 'getuid', lambda: owner + 1)
+    if owner == 0:
+        # Files of root are trusted, because root can do anything.
+        assert cpp._compiled(cpp._compiler()) == library
+        os.chown(library.parent, 12345, -1)
+    assert tmp_path not in cpp._compiled(cpp._compiler()).parents
+
+
+@needs_compiler
 def test_cache_that_cannot_be_written(new_process, tmp_path):
     (tmp_path / 'mmslak').write_text('a file instead of a directory')
     assert_chosen('cpp')

@@ -42,6 +42,7 @@ from mmslak.analysis.erf import (
     sample_images,
 )
 from mmslak.analysis.latency import check_device
+from mmslak.checkpoints import find_checkpoint
 from mmslak.cli.config import load_config
 from mmslak.console import guarded, progress_bar
 
@@ -80,9 +81,7 @@ def parse_model(text: str) -> tuple[Path, Path | None]:
             f'{text} names no checkpoint: add one after the =, or remove the = for random '
             'initialisation'
         )
-    if checkpoint and not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'checkpoint {checkpoint} does not exist')
-    return Path(config), Path(checkpoint) if checkpoint else None
+    return Path(config), Path(find_checkpoint(checkpoint)) if checkpoint else None
 
 
 def names_of(models: list[tuple[Path, Path | None]], names: list[str] | None) -> list[str]:

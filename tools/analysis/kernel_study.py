@@ -11,29 +11,17 @@ and draws them. After an interruption, the same command continues.
 
 import argparse
 import itertools
-import json
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 from rich.console import Console
-from rich.table import Table
 
 from mmslak.analysis.latency import machine
 from mmslak.analysis.paper import KERNEL_SIZES
-from mmslak.cli.study import (
-    Training,
-    markdown_table,
-    mean_and_spread,
-    paired_differences,
-    run_study,
-    summarise,
-)
+from mmslak.cli.kernel_grid import Grid, report
+from mmslak.cli.study import Training, run_study, summarise
 from mmslak.console import guarded, progress_bar
 from mmslak.models import MODES, SLaK
 from mmslak.sample_data import classes_of, write_sample_data
@@ -51,8 +39,6 @@ COSTS = {
     for kernel in KERNELS
     for mode, share in (('naive', 1e-3), ('reparam', 1e-3), ('decomposed', 5e-3))
 }
-#: Scores by name of the network and seed.
-Scores = dict[str, dict[int, float]]
 
 
 def parse_args() -> argparse.Namespace:
@@ -117,7 +103,7 @@ def training(
         options.append(f'{HOOK}.mode=off')
     else:
         options += [f'{HOOK}.seed={seed}', f'{HOOK}.update.every={max(1, args.iters // 16)}']
-    name = f'{data}-{kernel}-{mode}-{density}'
+    name = Grid.name(data, kernel, mode, density)
     scenes = dict(images=args.images, size=args.size, context=data == 'context')
     return Training(name, seed, CONFIG, options, COSTS[mode, kernel], data=scenes)
 
@@ -142,163 +128,22 @@ def make_data(args: argparse.Namespace) -> None:
                 ) from error
 
 
-def draw(scores: Scores, args: argparse.Namespace, path: Path, title: str) -> None:
-    """Draw the means over kernel sizes, with a panel for each dataset and density."""
-    sets, densities = args.sets, args.densities
-    figure, panels = plt.subplots(
-        len(sets),
-        len(densities),
-        figsize=(1 + 3.8 * len(densities), 1.2 + 2.6 * len(sets)),
-        sharex=True,
-        sharey='row',
-        squeeze=False,
-        layout='constrained',
+def grid_of(args: argparse.Namespace) -> Grid:
+    """Return the networks of the study."""
+    cues = dict(plain='no cue', context='distant cue')
+    return Grid(
+        sets={data: cues[data] for data in args.sets},
+        kernels=args.kernels,
+        modes=args.modes,
+        densities={density: f'{DENSITIES[density]}x wide' for density in args.densities},
     )
-    lines = {}
-    for (row, data), (column, density) in itertools.product(enumerate(sets), enumerate(densities)):
-        panel = panels[row, column]
-        lines |= draw_panel(panel, scores, args.kernels, data, density)
-        if column == 0:
-            panel.set_ylabel('mIoU, %')
-    figure.legend(lines.values(), lines.keys(), loc='outside lower center', ncols=len(MODES))
-    for panel in panels[-1]:
-        panel.set_xlabel('kernel of the first stage')
-    figure.suptitle(title, fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
-
-
-def draw_panel(panel, scores: Scores, kernels: list[int], data: str, density: str) -> dict:
-    """Draw mean, standard deviation and values of each mode, and return the lines by mode."""
-    lines = {}
-    for shift, (mode, marker) in enumerate(zip(MODES, 'osD', strict=True)):
-        found = [(i, scores.get(f'{data}-{k}-{mode}-{density}')) for i, k in enumerate(kernels)]
-        # Modes are drawn next to each other.
-        found = [(i + 0.06 * (shift - 1), list(by.values())) for i, by in found if by]
-        if not found:
-            continue
-        summary = [mean_and_spread(values) for _, values in found]
-        colour = f'C{shift}'
-        lines[mode] = panel.errorbar(
-            [x for x, _ in found],
-            [mean for mean, _ in summary],
-            [spread for _, spread in summary],
-            marker=marker,
-            capsize=3,
-            color=colour,
-        )
-        for x, values in found:
-            panel.plot([x] * len(values), values, '.', color=colour, alpha=0.4, markersize=5)
-    cue = 'distant cue' if data == 'context' else 'no cue'
-    panel.set_title(f'{cue}, {density}, {DENSITIES[density]}x wide', fontsize=10)
-    panel.set_xticks(range(len(kernels)), [f'{k} x {k}' for k in kernels])
-    panel.set_xlim(-0.3, len(kernels) - 0.7)
-    panel.grid(alpha=0.3)
-    return lines
-
-
-def score_table(scores: Scores, args: argparse.Namespace) -> Table:
-    """Make the table of mean scores."""
-    what = f'mIoU, %, {args.iters} iterations of {args.batch} scenes of {args.size} pixels'
-    table = Table(title=f'SLaK-nano, {what}; mean ± standard deviation (seeds)')
-    for column in ('data', 'density', 'mode'):
-        table.add_column(column)
-    for kernel in args.kernels:
-        table.add_column(f'{kernel} x {kernel}', justify='right')
-    for data, density, mode in itertools.product(args.sets, args.densities, args.modes):
-        cells = []
-        for kernel in args.kernels:
-            by_seed = scores.get(f'{data}-{kernel}-{mode}-{density}')
-            if by_seed:
-                mean, spread = mean_and_spread(by_seed.values())
-                cells.append(f'{mean:.2f} ± {spread:.2f} ({len(by_seed)})')
-            else:
-                cells.append('-')
-        table.add_row(data, f'{density}, {DENSITIES[density]}x wide', mode, *cells)
-    return table
-
-
-def comparisons(args: argparse.Namespace) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Yield the comparisons of the paper: a description, and pairs of networks without their data.
-
-    The pairs of a comparison differ in density, kernel or mode.
-    """
-    smallest, largest = min(args.kernels), max(args.kernels)
-    if largest > smallest:
-        for mode in args.modes:
-            yield (
-                f'{mode}: {largest} x {largest} over {smallest} x {smallest}',
-                [
-                    (f'{largest}-{mode}-{density}', f'{smallest}-{mode}-{density}')
-                    for density in args.densities
-                ],
-            )
-    for mode in ('naive', 'reparam'):
-        if {'decomposed', mode} <= set(args.modes):
-            for kernel in args.kernels:
-                yield (
-                    f'{kernel} x {kernel}: decomposed over {mode}',
-                    [
-                        (f'{kernel}-decomposed-{density}', f'{kernel}-{mode}-{density}')
-                        for density in args.densities
-                    ],
-                )
-    if {'dense', 'sparse'} <= set(args.densities):
-        yield (
-            'sparse and wide over dense and narrow',
-            [
-                (f'{kernel}-{mode}-sparse', f'{kernel}-{mode}-dense')
-                for kernel, mode in itertools.product(args.kernels, args.modes)
-            ],
-        )
-
-
-def difference_table(scores: Scores, args: argparse.Namespace) -> Table:
-    """Make the table of differences between two networks of the same seed."""
-    table = Table(
-        'compared with the same seed',
-        title='Difference in mIoU: mean ± standard error (pairs in favour)',
-    )
-    for data in args.sets:
-        table.add_column(data, justify='right')
-    for what, pairs in comparisons(args):
-        cells = []
-        for data in args.sets:
-            named = [(f'{data}-{first}', f'{data}-{second}') for first, second in pairs]
-            values = paired_differences(scores, named)
-            if values:
-                mean, spread = mean_and_spread(values)
-                error = spread / len(values) ** 0.5
-                better = sum(value > 0 for value in values)
-                cells.append(f'{mean:+.2f} ± {error:.2f} ({better} of {len(values)})')
-            else:
-                cells.append('-')
-        table.add_row(what, *cells)
-    return table
-
-
-def report(scores: Scores, args: argparse.Namespace, console: Console) -> None:
-    """Print both tables, and write them with the scores and the figure."""
-    tables = [score_table(scores, args), difference_table(scores, args)]
-    for table in tables:
-        console.print(table)
-    args.work_dir.mkdir(parents=True, exist_ok=True)
-    (args.work_dir / 'scores.json').write_text(json.dumps(scores, indent=2) + '\n')
-    (args.work_dir / 'scores.md').write_text('\n'.join(map(markdown_table, tables)))
-    draw(
-        scores,
-        args,
-        args.work_dir / 'kernel_study.png',
-        f'SLaK-nano on the sample data, {args.iters} iterations',
-    )
-    console.print(f'written to {args.work_dir}: scores.md, scores.json, kernel_study.png')
 
 
 @guarded
 def main() -> None:
     """Run the trainings that are not finished, then report all."""
     args = parse_args()
+    matplotlib.use('Agg')
     console = Console(width=110)
     # All networks with one seed, then the next seed, so that an interrupted study is comparable.
     trainings = [
@@ -318,7 +163,15 @@ def main() -> None:
             f'{minutes:.0f} minutes for the trainings of this run, {args.processes} at a time, '
             f'{os.cpu_count()} cores, {machine()}'
         )
-    report(summarise(trainings, args.work_dir), args, console)
+    what = f'mIoU, %, {args.iters} iterations of {args.batch} scenes of {args.size} pixels'
+    report(
+        summarise(trainings, args.work_dir),
+        grid_of(args),
+        args.work_dir,
+        console,
+        table_title=f'SLaK-nano, {what}',
+        title=f'SLaK-nano on the sample data, {args.iters} iterations',
+    )
     done = [result for t in trainings if (result := t.result(args.work_dir))]
     minutes = sum(result['seconds'] for result in done) / 60
     console.print(

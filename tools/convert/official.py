@@ -8,7 +8,7 @@ SRC is a checkpoint of a classifier, or of MMSegmentation 0.x or MMDetection 2.x
 import argparse
 from pathlib import Path
 
-import torch
+from mmengine.runner import save_checkpoint
 from rich.console import Console
 from rich.table import Table
 
@@ -37,8 +37,7 @@ def main() -> None:
     if Path(args.dst).exists():
         raise ValueError(f'DST {args.dst} already exists; give another one or remove it')
     found = from_official(read_checkpoint(args.src, args.trust), args.ema, args.src)
-    Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(found.checkpoint(), args.dst)
+    save_checkpoint(found.checkpoint(), args.dst)
 
     table = Table('layer', 'shape', 'density')
     for name, density in found.densities.items():

@@ -6,7 +6,7 @@ python tools/convert/to_official.py work_dirs/slak_t_in1k/epoch_300.pth SLaK_tin
 import argparse
 from pathlib import Path
 
-import torch
+from mmengine.runner import save_checkpoint
 
 from mmslak.checkpoints import read_checkpoint, to_official
 from mmslak.console import guarded
@@ -24,8 +24,7 @@ def main() -> None:
     if Path(args.dst).exists():
         raise ValueError(f'DST {args.dst} already exists; give another one or remove it')
     checkpoint = to_official(read_checkpoint(args.src), args.src)
-    Path(args.dst).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(checkpoint, args.dst)
+    save_checkpoint(checkpoint, args.dst)
     kind = 'classifier' if 'model' in checkpoint else 'segmentor or detector'
     weights = checkpoint.get('model') or checkpoint['state_dict']
     print(f'wrote {args.dst}: a {kind}, {len(weights)} entries')

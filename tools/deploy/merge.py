@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import DictAction
+from mmengine.runner import save_checkpoint
 
 from mmslak.checkpoints import merge_checkpoint, read_checkpoint
 from mmslak.cli.config import load_config
@@ -38,8 +39,7 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options)
     torch.manual_seed(0)
     merged, difference = merge_checkpoint(cfg, read_checkpoint(args.checkpoint), args.checkpoint)
-    Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(merged, args.out)
+    save_checkpoint(merged, args.out)
     print(f'wrote {args.out}: {len(merged["state_dict"])} entries')
     print(
         f'largest difference between the outputs, relative to the largest output: {difference:.1e}'

@@ -6,6 +6,7 @@ from .finish_training import FinishTrainingHook
 from .plain_checkpoint import PlainCheckpointHook
 from .precise_bn import recompute_statistics
 from .random_state import RandomStateHook
+from .stop_signal import StopSignalHook
 from .throughput import ThroughputHook
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     'FinishTrainingHook',
     'PlainCheckpointHook',
     'RandomStateHook',
+    'StopSignalHook',
     'ThroughputHook',
     'recompute_statistics',
 ]

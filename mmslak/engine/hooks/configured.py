@@ -4,6 +4,8 @@ from mmengine.config import Config, ConfigDict
 
 #: Hooks of which a training has at most one, and which the configs of this package name.
 _SINGLE = ('DynamicSparsityHook', 'EMAHook', 'FinishTrainingHook')
+#: Names of the hooks that MMEngine registers if a config does not name them.
+_MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
 def configured_hooks(cfg: Config, kind: str) -> list[ConfigDict]:
@@ -37,6 +39,20 @@ def remove_replaced_hooks(cfg: Config) -> None:
     named = cfg.get('default_hooks') or {}
     for name, hook in list(named.items()):
         if hook and _type_name(hook.get('type')) in listed.intersection(_SINGLE):
+            del named[name]
+
+
+def remove_disabled_hooks(cfg: Config) -> None:
+    """Remove the hooks in ``default_hooks`` that are None.
+
+    MMEngine does this for its own hooks, and fails for those that this package names.
+
+    Args:
+        cfg (Config): Changed in place.
+    """
+    named = cfg.get('default_hooks') or {}
+    for name, hook in list(named.items()):
+        if hook is None and name not in _MMENGINE:
             del named[name]
 
 

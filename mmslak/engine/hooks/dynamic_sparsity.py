@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor
 
-from ...checkpoints import SPARSITY_STATE, read_checkpoint
+from ...checkpoints import SPARSITY_STATE, read_checkpoint, resolve_name
 from ...console import table_text
 from ...models.arguments import PRETRAINED
 from ...registry import HOOKS
@@ -174,8 +174,9 @@ class DynamicSparsityHook(Hook):
             init_cfg = getattr(getattr(model, 'backbone', None), 'init_cfg', None) or []
             init_cfg = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
             for cfg in init_cfg:
-                if cfg.get('type') == PRETRAINED and Path(cfg['checkpoint']).is_file():
-                    saved = read_checkpoint(cfg['checkpoint']).get(SPARSITY_STATE)
+                file = resolve_name(cfg.get('checkpoint', ''))
+                if cfg.get('type') == PRETRAINED and Path(file).is_file():
+                    saved = read_checkpoint(file).get(SPARSITY_STATE)
                     prefix = '' if cfg.get('prefix', 'backbone.') else 'backbone.'
         if saved is None:
             return {}

@@ -4,10 +4,10 @@ import json
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import save_checkpoint
 from rich.box import SIMPLE
 from rich.table import Table
 from torch import nn
@@ -106,7 +106,7 @@ class FinishTrainingHook(Hook):
             if isinstance(hook, DynamicSparsityHook):
                 hook.before_save_checkpoint(runner, checkpoint)
         if is_main_process():
-            torch.save(checkpoint, path)
+            save_checkpoint(checkpoint, str(path))
         return str(path)
 
 

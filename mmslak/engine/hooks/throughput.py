@@ -71,6 +71,10 @@ class ThroughputHook(Hook):
                 self._shown = True
         self._ready = now
 
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        """Exclude a validation during the training from the wait for the next batch."""
+        self._ready = time.perf_counter()
+
     def _reset(self, now: float) -> None:
         self._since, self._count, self._waiting, self._computing = now, 0, 0.0, 0.0
 

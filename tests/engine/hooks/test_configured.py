@@ -3,7 +3,11 @@
 from mmengine.config import Config
 
 from mmslak.engine import ThroughputHook
-from mmslak.engine.hooks.configured import configured_hooks, remove_replaced_hooks
+from mmslak.engine.hooks.configured import (
+    configured_hooks,
+    remove_disabled_hooks,
+    remove_replaced_hooks,
+)
 
 
 def test_hooks_are_found_in_both_places_and_can_be_changed():
@@ -39,3 +43,12 @@ def test_a_hook_in_custom_hooks_replaces_the_named_one():
     assert len(cfg.custom_hooks) == 2
     remove_replaced_hooks(empty := Config())
     assert not empty
+
+
+def test_disabled_hooks_are_removed():
+    hooks = dict(throughput=None, ema=None, checkpoint=None, logger=dict(type='LoggerHook'))
+    cfg = Config(dict(default_hooks=hooks))
+    remove_disabled_hooks(cfg)
+    # MMEngine needs None for its own hooks, because it would register them otherwise.
+    assert cfg.default_hooks == dict(checkpoint=None, logger=dict(type='LoggerHook'))
+    remove_disabled_hooks(Config())

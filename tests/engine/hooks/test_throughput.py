@@ -24,7 +24,10 @@ def test_bottleneck(waiting, computing, workers, expected):
 
 @pytest.mark.parametrize(('wait', 'expected'), [(0.0, 'compute'), (3.0, 'data')])
 def test_logged_line(wait, expected, monkeypatch):
-    """With a simulated clock: each iteration waits ``wait`` seconds, then computes one second."""
+    """With a simulated clock: each iteration waits ``wait`` seconds, then computes one second.
+
+    A validation of 500 seconds after six iterations does not count.
+    """
     clock = [0.0]
     monkeypatch.setattr('mmslak.engine.hooks.throughput.time.perf_counter', lambda: clock[0])
     lines = []
@@ -42,6 +45,9 @@ def test_logged_line(wait, expected, monkeypatch):
     hook.before_train_epoch(runner)
     for i in range(10):
         runner.iter = i
+        if i == 6:
+            clock[0] += 500
+            hook.after_val_epoch(runner)
         clock[0] += wait
         hook.before_train_iter(runner, i)
         clock[0] += 1

@@ -1,0 +1,9 @@
+"""Errors of checkpoint files."""
+
+
+class CheckpointError(ValueError):
+    """A file is not a checkpoint, or it does not fit the model."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint contains objects other than tensors and plain containers."""

@@ -1,0 +1,55 @@
+"""The checkpoint from which an interrupted training continues."""
+
+import re
+from pathlib import Path
+
+from .reading import CheckpointError, read_checkpoint
+
+#: Names that MMEngine gives to the checkpoints of a training.
+_NAME = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
+
+
+def latest_checkpoint(work_dir: str | Path) -> tuple[str, list[str]]:
+    """Return the newest checkpoint in a work directory that can be read.
+
+    The one that ``last_checkpoint`` names comes first, then ``iter_N.pth`` and ``epoch_N.pth`` from
+    the largest N.
+
+    Args:
+        work_dir (str or Path): Directory of the training.
+
+    Returns:
+        tuple[str, list[str]]: Path of the checkpoint, and one note for each file that was skipped
+        because it is missing or damaged.
+
+    Raises:
+        FileNotFoundError: If there is no checkpoint.
+        CheckpointError: If all of them are damaged, naming the first one.
+    """
+    work_dir = Path(work_dir)
+    pointer = work_dir / 'last_checkpoint'
+    named = pointer.read_text().strip() if pointer.is_file() else ''
+    numbered = [(m, p) for p in work_dir.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
+    numbered.sort(key=lambda item: int(item[0][1]), reverse=True)
+    candidates = [Path(named)] if named else []
+    # A work directory may have been moved, so that its pointer is outdated.
+    candidates += [path for _, path in numbered if path.name != Path(named).name or not named]
+    moved = work_dir / Path(named).name
+    if named and not Path(named).is_file() and moved.is_file():
+        candidates[0] = moved
+    problems: list[Exception] = []
+    for path in candidates:
+        try:
+            read_checkpoint(path)
+        except (CheckpointError, FileNotFoundError) as error:
+            problems.append(error)
+        else:
+            return str(path), [f'{problem}; resuming from {path} instead' for problem in problems]
+    if any(isinstance(problem, CheckpointError) for problem in problems):
+        raise CheckpointError(
+            f'--resume found no checkpoint in {work_dir} that can be read: {problems[0]}'
+        )
+    raise FileNotFoundError(
+        f'--resume found no checkpoint in {work_dir}; pass its path, or --work-dir of the '
+        'interrupted run'
+    )
