@@ -186,11 +186,12 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hooks.setdefault('plain_checkpoint', dict(type='mmslak.PlainCheckpointHook'))
     hooks.setdefault('random_state', dict(type='mmslak.RandomStateHook'))
-    hooks.setdefault('stop_signal', dict(type='mmslak.StopSignalHook'))
     speed = dict(type='mmslak.ThroughputHook')
     # Options may have set some of its arguments, and None disables it.
     if hooks.setdefault('throughput', speed) is not None:
         hooks.throughput = dict(speed, **hooks.throughput)
+    # After the line on the throughput of this iteration.
+    hooks.setdefault('stop_signal', dict(type='mmslak.StopSignalHook'))
     remove_disabled_hooks(cfg)
     if launcher == 'none':
         return

@@ -70,6 +70,7 @@ def test_hooks_of_pre_training_run_in_order(tmp_path):
         'RuntimeInfoHook', 'EMAHook', 'IterTimerHook', 'DistSamplerSeedHook', 'VisualizationHook',
         'RandomStateHook', 'LoggerHook', 'ParamSchedulerHook', 'DynamicSparsityHook',
         'CheckpointHook', 'PlainCheckpointHook', 'FinishTrainingHook', 'ThroughputHook',
+        'StopSignalHook',
     ]  # fmt: skip
 
 

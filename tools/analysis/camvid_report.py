@@ -31,7 +31,8 @@ from mmslak.console import guarded
 
 #: Name of a result file without suffix, and of its network in tables.
 NETWORKS = {
-    'upernet_slak_nano_camvid': 'UperNet + SLaK-nano (ours)',
+    'upernet_slak_nano_camvid': 'UperNet + SLaK-nano, first part (ours)',
+    'upernet_slak_nano_finetune_camvid': 'UperNet + SLaK-nano (ours)',
     'upernet_slak_micro_camvid': 'UperNet + SLaK-micro (ours)',
 }
 SOURCES = {

@@ -40,9 +40,12 @@ def started(by_epoch=False):
 @pytest.fixture(autouse=True)
 def same_handlers_afterwards():
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+    # A shell in the background ignores SIGINT.
+    given = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = [signal.getsignal(number) for number in numbers]
     yield
     assert [signal.getsignal(number) for number in numbers] == before
+    signal.signal(signal.SIGINT, given)
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGINT', 'SIGUSR1'])
