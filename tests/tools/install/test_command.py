@@ -119,6 +119,13 @@ class TestInterrupted:
         assert status == 0, errors
         assert made(machine_with_uv) == 2
 
+    @pytest.fixture(autouse=True)
+    def ctrl_c_is_not_ignored(self):
+        """Undo what a shell in the background does; processes inherit it."""
+        given = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, given)
+
     def test_ctrl_c_says_how_to_continue(self, checkout, machine_with_uv):
         env = {**machine_with_uv, 'UV_KILLS': str(int(signal.SIGINT))}
         status, _, errors = run(checkout, env)
