@@ -14,13 +14,13 @@ PYTHON ?=
 VENV_PYTHON := .venv/bin/python
 # Any Python 3 runs the installer; it need not be the one that is installed with.
 INSTALL = '$(or $(shell command -v python3 2>/dev/null),$(PYTHON),python3)' tools/install
-
-help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 # One process for each core, each of which runs whole files and computes with one thread.
 PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile
 
-install: ## make .venv with everything pinned (once about 6 minutes, then nothing to do)
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+install: ## make .venv with everything pinned (once about 4 minutes, then nothing to do)
 	@$(INSTALL) $(if $(PYTHON),--python '$(PYTHON)')
 
 demo: install ## show what the package does, on sample data made on the spot

@@ -27,8 +27,22 @@ CLASSES = (
 SPLITS = dict(train=367, val=101, test=233)
 #: Value of unlabelled pixels in SegNet's label maps, and in MMSegmentation's.
 UNLABELLED, IGNORED = 11, 255
+#: Offsets c of the class weights in the configs, see :func:`class_weights`.
+OFFSETS = (1.1, 1.02)
 LAYOUTS = (('{split}', '{split}annot'), ('images/{split}', 'annotations/{split}'))
 SUFFIXES = ('.jpg', '.jpeg', '.png')
+
+
+def class_weights(shares: np.ndarray, offset: float) -> np.ndarray:
+    """Compute the weights of the classes in the loss, 1 / ln(c + p) with a mean of 1 over pixels.
+
+    Args:
+        shares (np.ndarray): Share p of each class in the labelled pixels.
+        offset (float): c, at least 1; ENet (arXiv 1606.02147) has 1.02. A larger one makes the
+            weights more equal.
+    """
+    weights = 1 / np.log(offset + shares)
+    return weights / (weights * shares).sum()
 
 
 def find_pairs(source: Path, split: str) -> list[tuple[Path, Path]]:
@@ -130,8 +144,12 @@ def main() -> None:
         pixels = prepare(args.source, args.target, lambda: bar.advance(task))
     table = Table('class', box=SIMPLE, title='Training images')
     table.add_column('pixels', justify='right')
-    for name, count in zip(CLASSES, pixels, strict=True):
-        table.add_row(name, f'{count / pixels.sum():.2%}')
+    for offset in OFFSETS:
+        table.add_column(f'weight, c = {offset}', justify='right')
+    shares = pixels / pixels.sum()
+    weights = [class_weights(shares, offset) for offset in OFFSETS]
+    for name, share, *row in zip(CLASSES, shares, *weights, strict=True):
+        table.add_row(name, f'{share:.2%}', *(f'{weight:.2f}' for weight in row))
     print_table(table)
     for split, count in counts.items():
         usual = '' if count == SPLITS[split] else f' (the usual split has {SPLITS[split]})'

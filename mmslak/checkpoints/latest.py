@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from .reading import CheckpointError, read_checkpoint
+from .errors import CheckpointError
+from .reading import read_checkpoint
 
 #: Names that MMEngine gives to the checkpoints of a training.
 _NAME = re.compile(r'(?:iter|epoch)_(\d+)\.pth')

@@ -1,5 +1,6 @@
 """Studies of many trainings: finished ones are kept, and scores are averaged over seeds."""
 
+import argparse
 import functools
 import hashlib
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 from rich.table import Table
 
 from ..analysis.curves import read_scalars
+from ..analysis.latency import machine
 from ..console import progress_bar
 from .config import load_config
 from .run import run
@@ -40,7 +42,7 @@ class Training:
         cost (float): Approximate duration relative to the other trainings, in any unit.
         metric (str): Name of its score in the validation.
         data (dict): Settings of the data that are not in the options.
-        keep_checkpoint (bool): Keep its last checkpoint.
+        keep_checkpoint (bool): Keep its checkpoints.
     """
 
     name: str
@@ -130,6 +132,37 @@ def train(training: Training, root: Path) -> float:
     return score
 
 
+def add_study_options(
+    parser: argparse.ArgumentParser, iters: int, data: str, work_dir: str
+) -> None:
+    """Add the options that all studies have.
+
+    Args:
+        parser (ArgumentParser): The parser of a tool.
+        iters (int): Default of ``--iters``.
+        data (str): Default of ``--data``.
+        work_dir (str): Default of ``--work-dir``.
+    """
+    parser.add_argument('--seeds', type=int, default=3, help='number of seeds of each network')
+    parser.add_argument('--iters', type=int, default=iters, help='iterations of each training')
+    parser.add_argument('--processes', type=int, default=1, help='number of trainings at a time')
+    parser.add_argument('--data', type=Path, default=Path(data), help='directory of the data')
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path(work_dir), help='directory of the results'
+    )
+
+
+def check_positive(args: argparse.Namespace, *names: str) -> None:
+    """Check that options are positive.
+
+    Raises:
+        ValueError: Naming the option and the value got.
+    """
+    for name in names:
+        if getattr(args, name) <= 0:
+            raise ValueError(f'--{name} must be positive, got {getattr(args, name)}')
+
+
 def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 1) -> None:
     """Run the trainings that are not finished, with a progress bar and the time left.
 
@@ -152,6 +185,7 @@ def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 
     left = [training for training in trainings if training.result(root) is None]
     total = sum(training.cost for training in trainings)
     done = len(trainings) - len(left)
+    begin = time.perf_counter()
     with progress_bar(count=False) as bar:
         bar.speed_estimate_period = 3600  # seconds; trainings take minutes
         task = bar.add_task(f'{done} of {len(trainings)} trainings', total=total)
@@ -186,6 +220,11 @@ def run_study(trainings: Sequence[Training], root: str | Path, processes: int = 
                 # Otherwise the pool would wait for the trainings that still run.
                 stop.set()
                 raise
+        minutes = (time.perf_counter() - begin) / 60
+        bar.console.print(
+            f'{minutes:.0f} minutes for {len(left)} trainings, {processes} at a time, '
+            f'{os.cpu_count()} cores, {machine()}'
+        )
 
 
 def _begin(threads: int, parent: int, stop: Event) -> None:

@@ -1,8 +1,13 @@
 """Preparation of CamVid."""
 
+import math
+
 import numpy as np
 import pytest
+from helpers import ROOT
 from PIL import Image
+
+from mmslak.cli.config import load_config
 
 SPLITS = dict(train=3, val=2, test=1)
 
@@ -68,6 +73,26 @@ def test_wrong_label_maps_are_named_and_nothing_is_written(
     with pytest.raises((SystemExit, ValueError), match=message):
         tool.prepare(tmp_path / 'source', tmp_path / 'target')
     assert not (tmp_path / 'target').exists()
+
+
+def test_classes_and_weights_are_those_of_the_configs(tool):
+    pytest.importorskip('mmseg')
+    first, second = (
+        load_config(ROOT / f'configs/upernet_slak_nano{part}_camvid.py')
+        for part in ('', '_finetune')
+    )
+    assert tuple(first.metainfo.classes) == tool.CLASSES
+    # Shares of the classes in the training images, in percent.
+    percent = [17.54, 24.21, 1.02, 32.96, 4.67, 10.12, 1.22, 1.17, 6.11, 0.67, 0.30]
+    shares = np.array(percent) / 100
+    for cfg, offset in zip((first, second), tool.OFFSETS, strict=True):
+        weights = tool.class_weights(shares, offset)
+        assert weights == pytest.approx(cfg.class_weight, abs=0.03)
+        assert (weights * shares).sum() == pytest.approx(1)
+        # Unnormalised, by the formula in ENet's paper.
+        assert weights[3] / weights[0] == pytest.approx(
+            math.log(offset + 0.1754) / math.log(offset + 0.3296)
+        )
 
 
 def test_missing_files_are_named(tool, tmp_path, monkeypatch):

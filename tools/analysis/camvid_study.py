@@ -14,21 +14,17 @@ import argparse
 import bisect
 import itertools
 import json
-import os
-import time
 from functools import cache
-from pathlib import Path
 
 import matplotlib
 import torch
 from mmengine.config import DictAction
 from rich.console import Console
 
-from mmslak.analysis.latency import machine
 from mmslak.analysis.paper import KERNEL_SIZES, SPARSITY
 from mmslak.cli.config import load_config
 from mmslak.cli.kernel_grid import CAMVID, CAMVID_PEER, Grid, report, summary
-from mmslak.cli.study import Training, run_study, summarise
+from mmslak.cli.study import Training, add_study_options, check_positive, run_study, summarise
 from mmslak.console import guarded
 from mmslak.models import SLaK, build_model
 from mmslak.sparsity import select_model_targets
@@ -160,18 +156,12 @@ def parameters_of(one: Training) -> float:
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--seeds', type=int, default=3, help='number of seeds of each network')
-    parser.add_argument('--iters', type=int, default=460, help='iterations of each training')
-    parser.add_argument('--processes', type=int, default=1, help='number of trainings at a time')
+    add_study_options(parser, 460, 'data/camvid', 'work_dirs/camvid_study')
     parser.add_argument(
         '--report', action='store_true', help='report finished trainings without starting others'
     )
-    parser.add_argument('--data', type=Path, default=Path('data/camvid'))
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/camvid_study'))
     args = parser.parse_args()
-    for name in ('seeds', 'iters', 'processes'):
-        if getattr(args, name) <= 0:
-            raise ValueError(f'--{name} must be positive, got {getattr(args, name)}')
+    check_positive(args, 'seeds', 'iters', 'processes')
     return args
 
 
@@ -183,13 +173,7 @@ def main() -> None:
     console = Console(width=110)
     trainings = plan(args)
     if not args.report:
-        begin = time.perf_counter()
         run_study(trainings, args.work_dir, args.processes)
-        minutes = (time.perf_counter() - begin) / 60
-        console.print(
-            f'{minutes:.0f} minutes for the trainings of this run, {args.processes} at a time, '
-            f'{os.cpu_count()} cores, {machine()}'
-        )
     scores = summarise(trainings, args.work_dir)
     report(
         scores,

@@ -11,17 +11,13 @@ and draws them. After an interruption, the same command continues.
 
 import argparse
 import itertools
-import os
-import time
-from pathlib import Path
 
 import matplotlib
 from rich.console import Console
 
-from mmslak.analysis.latency import machine
 from mmslak.analysis.paper import KERNEL_SIZES
 from mmslak.cli.kernel_grid import Grid, report
-from mmslak.cli.study import Training, run_study, summarise
+from mmslak.cli.study import Training, add_study_options, check_positive, run_study, summarise
 from mmslak.console import guarded, progress_bar
 from mmslak.models import MODES, SLaK
 from mmslak.sample_data import classes_of, write_sample_data
@@ -44,8 +40,7 @@ COSTS = {
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--seeds', type=int, default=3, help='number of seeds of each network')
-    parser.add_argument('--iters', type=int, default=800, help='iterations of each training')
+    add_study_options(parser, 800, 'data/kernel_study', 'work_dirs/kernel_study')
     parser.add_argument('--batch', type=int, default=4, help='images per iteration')
     parser.add_argument('--lr', type=float, default=2e-2, help='highest learning rate')
     parser.add_argument('--images', type=int, default=1600, help='scenes; one in five validates')
@@ -54,16 +49,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--modes', nargs='+', choices=MODES, default=list(MODES))
     parser.add_argument('--sets', nargs='+', choices=DATA, default=list(DATA))
     parser.add_argument('--densities', nargs='+', choices=DENSITIES, default=list(DENSITIES))
-    parser.add_argument('--processes', type=int, default=1, help='number of trainings at a time')
     parser.add_argument(
         '--report', action='store_true', help='report finished trainings without starting others'
     )
-    parser.add_argument('--data', type=Path, default=Path('data/kernel_study'))
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/kernel_study'))
     args = parser.parse_args()
-    for name in ('seeds', 'iters', 'batch', 'lr', 'processes'):
-        if getattr(args, name) <= 0:
-            raise ValueError(f'--{name} must be positive, got {getattr(args, name)}')
+    check_positive(args, 'seeds', 'iters', 'batch', 'lr', 'processes')
     return args
 
 
@@ -156,13 +146,7 @@ def main() -> None:
     if not args.report:
         summarise(trainings, args.work_dir)  # raises if the directory is of another study
         make_data(args)
-        begin = time.perf_counter()
         run_study(trainings, args.work_dir, args.processes)
-        minutes = (time.perf_counter() - begin) / 60
-        console.print(
-            f'{minutes:.0f} minutes for the trainings of this run, {args.processes} at a time, '
-            f'{os.cpu_count()} cores, {machine()}'
-        )
     what = f'mIoU, %, {args.iters} iterations of {args.batch} scenes of {args.size} pixels'
     report(
         summarise(trainings, args.work_dir),

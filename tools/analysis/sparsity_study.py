@@ -15,7 +15,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from mmslak.cli.study import Training, markdown_table, mean_and_spread, run_study, summarise
+from mmslak.cli.study import (
+    Training,
+    add_study_options,
+    check_positive,
+    markdown_table,
+    mean_and_spread,
+    run_study,
+    summarise,
+)
 from mmslak.console import guarded
 from mmslak.sample_data import write_sample_data
 
@@ -54,12 +62,9 @@ def training(number: int, seed: int, iters: int, data: Path) -> Training:
 def main() -> None:
     """Run the trainings that are not finished, then report all."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--seeds', type=int, default=3, help='number of seeds of each variant')
-    parser.add_argument('--iters', type=int, default=400, help='iterations of each training')
-    parser.add_argument('--processes', type=int, default=1, help='number of trainings at a time')
-    parser.add_argument('--data', type=Path, default=Path('data/sample'))
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/sparsity_study'))
+    add_study_options(parser, 400, 'data/sample', 'work_dirs/sparsity_study')
     args = parser.parse_args()
+    check_positive(args, 'seeds', 'iters', 'processes')
     write_sample_data(args.data)
     trainings = [
         training(number, seed, args.iters, args.data)

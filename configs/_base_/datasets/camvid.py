@@ -54,14 +54,10 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    val_dataloader,
     dataset=dict(
+        val_dataloader['dataset'],
         data_prefix=dict(img_path='images/test', seg_map_path='annotations/test'),
-        pipeline=test_pipeline,
-        **dataset,
     ),
 )
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
