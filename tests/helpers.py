@@ -1,8 +1,11 @@
 """Functions that tests of several directories share."""
 
+import multiprocessing
 import os
+import runpy
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -11,34 +14,63 @@ from torch.nn.modules.batchnorm import _BatchNorm
 ROOT = Path(__file__).parents[1]
 
 
-def run_tool(*command, options=(), expect=0, launcher=(sys.executable,)):
+#: Seconds after which a command counts as hanging.
+TIMEOUT = 900
+_context = multiprocessing.get_context('forkserver')
+_context.set_forkserver_preload(['preloaded'])
+
+
+def run_tool(*command, options=(), expect=0, launcher=None):
     """Run a command line of the repository in another process, as a user does.
 
     Args:
         command: The tool and its arguments.
         options (Sequence): Values of ``--cfg-options``.
         expect (int): Exit code that the process must have.
-        launcher (Sequence): Program that runs the tool.
+        launcher (Sequence, optional): Program that runs the tool. Default: Python, in a process
+            that has already imported the toolboxes.
 
     Returns:
         str: What the process prints, on standard output and standard error.
     """
-    command = [*launcher, *command]
-    if options:
-        command += ['--cfg-options', *options]
+    command = [*(launcher or ()), *command, *(['--cfg-options', *options] if options else ())]
+    command = list(map(str, command))
     # Two threads by default. On a busy machine OMP_NUM_THREADS=1 is much faster.
     environment = {'OMP_NUM_THREADS': '2', **os.environ, 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == expect, done.stdout
-    return done.stdout
+    with tempfile.NamedTemporaryFile('w+') as out:
+        if launcher is None:
+            code = _run_preloaded(command, environment, out.name)
+        else:
+            code = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=out, stderr=out, timeout=TIMEOUT
+            ).returncode
+        out.seek(0)
+        text = out.read()
+    assert code == expect, text
+    return text
+
+
+def _run_preloaded(command, environment, out):
+    process = _context.Process(target=_run_script, args=(command, environment, out))
+    process.start()
+    process.join(TIMEOUT)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError(f'{command} ran for more than {TIMEOUT} seconds')
+    return process.exitcode
+
+
+def _run_script(command, environment, out):
+    """Run a script as ``python SCRIPT ARGUMENTS`` does, and write what it prints to a file."""
+    file = os.open(out, os.O_WRONLY)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
+    sys.argv = command
+    sys.path.insert(0, str(Path(command[0]).parent))
+    runpy.run_path(command[0], run_name='__main__')
 
 
 def randomise_as_trained(module, seed=0):
