@@ -15,7 +15,7 @@ VENV_PYTHON := .venv/bin/python
 # Any Python 3 runs the installer; it need not be the one that is installed with.
 INSTALL = '$(or $(shell command -v python3 2>/dev/null),$(PYTHON),python3)' tools/install
 # One process for each core, each of which runs whole files and computes with one thread.
-PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
