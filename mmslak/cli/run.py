@@ -11,7 +11,8 @@ from mmengine.config import Config, ConfigDict, DictAction
 
 from ..checkpoints import SAFETENSORS, find_checkpoint, latest_checkpoint
 from ..engine.runner import Runner
-from ..validation.layouts import check_datasets, read_categories
+from ..validation.coco import read_categories
+from ..validation.layouts import check_datasets
 from .config import (
     default_work_dir,
     enable_amp,
