@@ -136,6 +136,8 @@ def check_config(cfg: Config, task: str) -> None:
     if missing:
         raise ValueError(f'the config has no {", ".join(missing)}, which tools/{task}.py needs')
     for key in sorted(TOP_LEVEL.intersection(cfg)):
+        if task == 'test' and key.startswith(('train_', 'val_', 'optim_', 'param_')):
+            continue
         value = cfg[key]
         must_be_dict = key in _UNTYPED or key in ('model', 'optim_wrapper', 'default_hooks')
         if must_be_dict and not isinstance(value, (dict, NoneType)):
@@ -168,13 +170,16 @@ class _Walk:
 
     def _check_dict(self, node: dict, path: str) -> None:
         inside = _Walk(node.get('_scope_') or self.scope, self.outer)
-        kind = node.get('type') or ('OptimWrapper' if path == 'optim_wrapper' else None)
+        kind = node.get('type')
+        if path == 'optim_wrapper' and 'constructor' not in node:
+            kind = kind or 'OptimWrapper'
         if isinstance(kind, str):
             found = _registered(kind, inside.scope)
             if not found and not self._read_by_outer(kind):
                 self._fail_unregistered(kind, path, inside.scope)
         elif callable(kind):
-            found = {kind.__name__: kind}
+            # The registry is unknown, so any of them may read more keys.
+            found = dict.fromkeys(_READ_BY_BUILDERS, kind)
         else:
             found = {}
         classes, read = tuple(dict.fromkeys(found.values())), set()
@@ -197,7 +202,7 @@ class _Walk:
             known.update(signature)
         for key, value in node.items():
             if key not in known and not self._read_by_outer(key):
-                names = ' or '.join(dict.fromkeys(item.__name__ for item in classes)) or path
+                names = ' or '.join(dict.fromkeys(map(_name, classes))) or path
                 near = suggestion(key, set(known) - {'type', '_scope_', 'self'})
                 raise ValueError(f'{path}.{key}: {names} has no argument {key!r}{near}')
             kinds = known.get(key)
@@ -213,7 +218,7 @@ class _Walk:
         Some classes remove arguments before they build a part of themselves. Albu contains the
         names of another library.
         """
-        return any(item.__name__ == 'Albu' or name in _strings(item) for item in self.outer)
+        return any(_name(item) == 'Albu' or name in _strings(item) for item in self.outer)
 
     def _fail_unregistered(self, kind: str, path: str, scope: str) -> None:
         names = _names(scope)
@@ -222,6 +227,10 @@ class _Walk:
         raise ValueError(
             f'{path}.type: {kind!r} is not registered{hint or "; import it with custom_imports"}'
         )
+
+
+def _name(kind: Callable) -> str:
+    return getattr(kind, '__name__', str(kind))
 
 
 def _registered(name: str, scope: str) -> dict[str, Callable]:
@@ -290,8 +299,9 @@ def arguments_of(kind: Callable) -> dict[str, tuple[type, ...] | None] | None:
         only; otherwise None.
     """
     if not inspect.isclass(kind):
-        return _parameters(kind)[0]
-    names: dict[str, tuple[type, ...] | None] = {}
+        names, rest = _parameters(kind)
+        return None if rest else names
+    names = {}
     for item in kind.__mro__:
         if item is object or '__init__' not in vars(item):
             continue
@@ -299,6 +309,7 @@ def arguments_of(kind: Callable) -> dict[str, tuple[type, ...] | None] | None:
         if own is None:
             return None
         names = own | names
+        names.pop('self', None)
         if not rest:
             return names
         if not _passes_on(item.__init__, rest):
@@ -318,10 +329,7 @@ def _parameters(function: Callable) -> tuple[dict | None, str]:
         hints = {}
     rest = next((p.name for p in parameters if p.kind == p.VAR_KEYWORD), '')
     fixed = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-    found = {p.name: _scalars(hints.get(p.name)) for p in fixed}
-    if rest and not inspect.signature(function).parameters.get('self'):
-        return None, rest
-    return found, rest
+    return {p.name: _scalars(hints.get(p.name)) for p in fixed}, rest
 
 
 def _scalars(hint) -> tuple[type, ...] | None:

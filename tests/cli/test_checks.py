@@ -2,6 +2,7 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import EmptyCacheHook
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import MODELS
 
@@ -64,7 +65,10 @@ def test_valid_configs_pass():
     # The class around a dict removes an argument.
     check(dict(type='ChecksOuter', inner=dict(type='PassesOn', depth=1, extra=2)))
     check(dict(type='UsesItself', nms=dict(type='nms', iou_threshold=0.5, class_agnostic=True)))
-    check(dict(type='UsesItself'), custom_hooks=[dict(type='EmptyCacheHook', priority='LOW')])
+    for hook in ('EmptyCacheHook', EmptyCacheHook):
+        check(dict(type='UsesItself'), custom_hooks=[dict(type=hook, priority='LOW')])
+    # What the task does not need may be wrong.
+    check(dict(type='UsesItself'), train_dataloader=dict(dataset=dict(type='Nothing')))
 
 
 @pytest.mark.parametrize(
