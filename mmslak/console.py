@@ -17,8 +17,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+#: Environment variable that shows the traceback of an error.
+TRACEBACK = 'MMSLAK_TRACEBACK'
 
-def guarded(main: Callable) -> Callable:
+
+def guarded(main: Callable, debug: str = f'set {TRACEBACK}=1') -> Callable:
     """Show errors that the user can correct as one message without a traceback.
 
     ``ValueError``, ``FileNotFoundError`` and ``ImportError`` end the process with exit code 2, and
@@ -27,6 +30,7 @@ def guarded(main: Callable) -> Callable:
 
     Args:
         main (Callable): The main function of a command line.
+        debug (str): How the user can see the traceback, for the message.
 
     Returns:
         Callable: The function with this error handling.
@@ -40,10 +44,10 @@ def guarded(main: Callable) -> Callable:
         try:
             main(*args)
         except (ValueError, FileNotFoundError, ImportError) as error:
-            if os.environ.get('MMSLAK_TRACEBACK'):
+            if os.environ.get(TRACEBACK):
                 raise
-            print(f'error: {error}', file=sys.stderr)
-            print('(set MMSLAK_TRACEBACK=1 to see the traceback)', file=sys.stderr)
+            print(f'error: {_message(error)}', file=sys.stderr)
+            print(f'({debug} to see the traceback)', file=sys.stderr)
             sys.exit(2)
         except KeyboardInterrupt:
             print(
@@ -53,6 +57,17 @@ def guarded(main: Callable) -> Callable:
             sys.exit(130)
 
     return run_guarded
+
+
+def _message(error: Exception) -> str:
+    """Return the message of an error, without the traceback that a worker process adds."""
+    _, in_worker, text = str(error).partition('Original Traceback (most recent call last):\n')
+    if not in_worker:
+        return str(error)
+    # The frames are indented. The name of the error and its message follow.
+    lines = text.rstrip().splitlines()
+    last = max(i for i, line in enumerate(lines) if line.startswith('  ')) + 1
+    return '\n'.join(lines[last:]).partition(': ')[2] or lines[-1]
 
 
 def progress_bar(count: bool = True) -> Progress:

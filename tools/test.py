@@ -7,4 +7,4 @@ from mmslak.cli.run import run
 from mmslak.console import guarded
 
 if __name__ == '__main__':
-    guarded(run)('test')
+    guarded(run, debug='add --debug')('test')

@@ -10,6 +10,7 @@ from mmengine.hub import get_config
 
 from ..engine.hooks.configured import configured_hooks, remove_disabled_hooks, remove_replaced_hooks
 from ..toolboxes import EXTRAS, ToolboxMissingError
+from .checks import check_options
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
@@ -27,9 +28,10 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         Config: The config.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
+        FileNotFoundError: If the file, or one that it inherits from, does not exist.
         ToolboxMissingError: If the config needs a toolbox that is not installed.
-        ValueError: If the name before ``::`` is not a toolbox.
+        ValueError: If the name before ``::`` is not a toolbox, if the file cannot be read, or if
+            nothing reads the key of an option.
     """
     toolbox, of_toolbox, _ = str(path).partition('::')
     if of_toolbox and toolbox not in EXTRAS:
@@ -42,21 +44,42 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         raise FileNotFoundError(f'config {path} does not exist')
     try:
         cfg = get_config(str(path)) if of_toolbox else Config.fromfile(str(path))
-    except (ImportError, KeyError) as error:
-        for toolbox in EXTRAS:
-            if toolbox in str(error) and importlib.util.find_spec(toolbox) is None:
-                raise ToolboxMissingError(toolbox) from None
-        raise
+    except Exception as error:  # A config can run any code.
+        raise _reading_error(path, error) from error
     scope = cfg.get('default_scope')
     if scope in EXTRAS and importlib.util.find_spec(scope) is None:
         raise ToolboxMissingError(scope)
     old_root = cfg.get('data_root')
     if options:
+        check_options(cfg, options)
         cfg.merge_from_dict(options)
     new_root = cfg.get('data_root')
     if old_root and new_root and new_root != old_root:
         cfg.update(_moved(cfg.to_dict(), old_root, new_root))
     return cfg
+
+
+def _reading_error(path: str | Path, error: Exception) -> Exception:
+    """Return the error to raise if a config cannot be read."""
+    for toolbox in EXTRAS:
+        missing = isinstance(error, (ImportError, KeyError)) and toolbox in str(error)
+        if missing and importlib.util.find_spec(toolbox) is None:
+            return ToolboxMissingError(toolbox)
+    if isinstance(error, RecursionError):
+        return ValueError(
+            f'config {path} inherits from itself: follow _base_ through its base configs, and '
+            'remove the one that leads back'
+        )
+    if isinstance(error, FileNotFoundError):
+        missing = error.filename or error
+        return FileNotFoundError(
+            f'config {path}: a file that it needs does not exist (see _base_): {missing}'
+        )
+    if isinstance(error, ImportError):
+        # MMEngine adds the whole sys.path to the message.
+        return ImportError(f'config {path} cannot import a module: {error.__cause__ or error}')
+    text = ' '.join(str(error).split())
+    return ValueError(f'config {path} cannot be read: {type(error).__name__}: {text}')
 
 
 def _moved(value, old_root: str, new_root: str):
@@ -130,7 +153,10 @@ def enable_tta(cfg: Config) -> None:
     """
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
-            raise ValueError(f'--tta needs {key} in the config, which has none')
+            raise ValueError(
+                f'--tta needs {key} in the config, which has none; define tta_model, such as '
+                "dict(type='SegTTAModel'), and tta_pipeline, which ends with TestTimeAug"
+            )
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 

@@ -10,8 +10,11 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
 from ..checkpoints import SAFETENSORS, find_checkpoint, latest_checkpoint
+from ..console import TRACEBACK
 from ..engine.runner import Runner
-from ..validation.layouts import check_datasets, read_categories
+from ..validation.coco import read_categories
+from ..validation.layouts import check_datasets
+from .checks import check_config
 from .config import (
     default_work_dir,
     enable_amp,
@@ -22,10 +25,24 @@ from .config import (
     process_count,
     set_effective_batch,
 )
+from .explain import explained
 
 #: Value of the argument CHECKPOINT for testing an untrained network.
 UNTRAINED = 'none'
 _SCORE_SUFFIX, _PREDICTION_SUFFIXES = '.json', ('.pkl', '.pickle')
+
+
+class _OptionAction(DictAction):
+    """MMEngine's parser of ``KEY=VALUE``, with a message for a text that is not of this form."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for text in values:
+            if not all(text.partition('=')):
+                parser.error(f'{option_string} needs KEY=VALUE without spaces, got {text!r}')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except AssertionError as error:
+            parser.error(f'{option_string}: {error}')
 
 
 def argument_parser(task: str) -> argparse.ArgumentParser:
@@ -50,10 +67,11 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_OptionAction,
         metavar='KEY=VALUE',
         help='override settings of the config, such as data_root=PATH',
     )
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     # torch.distributed.launch passes this option; torchrun does not.
     parser.add_argument('--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     return parser
@@ -114,27 +132,36 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     """
     args = argument_parser(task).parse_args(arguments)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.debug:
+        os.environ[TRACEBACK] = '1'
     cfg = load_config(args.config, args.cfg_options)
+    check_config(cfg, task)
+    cfg.skip_bad_images = args.skip_bad_images
     cfg.work_dir = args.work_dir or default_work_dir(cfg, args.config)
     notes = _set_up_training(cfg, args) if task == 'train' else _set_up_test(cfg, args)
-    cfg.skip_bad_images = args.skip_bad_images
     # MMEngine looks up visualisers by name; a second run in this process needs a new one.
     cfg.get('visualizer', {}).pop('name', None)
     prepare(cfg, args.launcher)
     if task == 'test' or cfg.get('resume'):
         cfg.default_hooks.checkpoint_fit = dict(type='mmslak.CheckpointFitHook')
 
-    runner = Runner.from_cfg(cfg)
-    log = runner.logger
-    log.info(f'Config, environment and full log: {runner.log_dir}')
-    for note in notes:
-        log.warning(note)
+    runner = None
     try:
+        runner = Runner.from_cfg(cfg)
+        log = runner.logger
+        log.info(f'Config, environment and full log: {runner.log_dir}')
+        for note in notes:
+            log.warning(note)
         if task == 'train':
             _warn_untrained_backbone(cfg, log)
             runner.train()
             return _report_training(runner, log)
         return _report_test(args, runner.test(), log, _is_detection(cfg))
+    except Exception as error:
+        explanation = explained(error, runner and runner.model)
+        if explanation is error:
+            raise
+        raise explanation from error
     finally:
         # At the end of the process the threads of the process group can outlive what they use,
         # and abort a run that has finished.

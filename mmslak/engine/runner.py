@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 
-from ..validation.images import BadImageError, check_images, no_image_left
+from ..validation.images import BadImageError, check_images, name_bad_images, no_image_left
 
 # Messages of MMEngine that go to the log file, but not to the terminal.
 _LOG_FILE_ONLY = re.compile(
@@ -78,6 +78,7 @@ class Runner(MMEngineRunner):
                     raise BadImageError(no_image_left(dataloader['dataset'])) from None
                 raise
             check_images(dataset, bool(self.cfg.get('skip_bad_images')), self.logger)
+            name_bad_images(dataset)
             dataloader = dict(dataloader, dataset=dataset)
         return super().build_dataloader(dataloader, seed, diff_rank_seed)
 

@@ -213,8 +213,14 @@ class SLaK(BaseModule):
             of shape (N, width) with ``gap_before_final_norm``.
 
         Raises:
-            ValueError: If the images are smaller than 32 x 32.
+            ValueError: If ``x`` has another number of dimensions, or if the images are smaller
+                than 32 x 32.
         """
+        if x.dim() != 4:
+            raise ValueError(
+                f'SLaK needs images of shape (N, C, H, W), got {tuple(x.shape)}; x.unsqueeze(0) '
+                'makes a batch of one image'
+            )
         if min(x.shape[-2:]) < MIN_SIZE:
             raise ValueError(
                 f'SLaK needs images of at least {MIN_SIZE} x {MIN_SIZE}, '

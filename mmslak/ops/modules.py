@@ -56,7 +56,16 @@ class LargeKernelConv2d(nn.Conv2d):
         self.implementation = implementation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Convolve ``x`` of shape (N, C, H, W) or (C, H, W); the shape stays the same."""
+        """Convolve ``x`` of shape (N, C, H, W) or (C, H, W); the shape stays the same.
+
+        Raises:
+            ValueError: If ``x`` has another shape.
+        """
+        if x.dim() not in (3, 4) or x.shape[-3] != self.in_channels:
+            raise ValueError(
+                f'x must have shape (N, {self.in_channels}, H, W) or ({self.in_channels}, H, W), '
+                f'got {tuple(x.shape)}'
+            )
         batch = x if x.dim() == 4 else x.unsqueeze(0)
         out = depthwise_conv2d(batch, self.weight, self.bias, self.implementation)
         return out if x.dim() == 4 else out.squeeze(0)

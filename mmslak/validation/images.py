@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from mmengine.dataset import Compose
 from mmengine.dist import is_main_process
 from PIL import Image
 
@@ -99,6 +100,36 @@ def check_images(dataset, skip: bool, log: logging.Logger) -> None:
         )
     if skip:
         _update_lengths(dataset)
+
+
+class _NamingCompose(Compose):
+    """A pipeline that names the file if an image or a label map cannot be read."""
+
+    def __call__(self, data: dict) -> dict | None:
+        paths = {key: data.get(f'{key}_path') for key in ('img', 'seg_map')}
+        try:
+            return super().__call__(data)
+        except Exception as error:
+            for key, path in paths.items():
+                fault = image_fault(path, decode=True) if isinstance(path, str) else None
+                if fault:
+                    what = 'label map' if key == 'seg_map' else 'image'
+                    skip = '' if key == 'seg_map' else ', or skip such images: --skip-bad-images'
+                    raise BadImageError(f'{what} {path}: {fault}; replace it{skip}') from error
+            raise
+
+
+def name_bad_images(dataset) -> None:
+    """Make the pipelines of a dataset name the file if an image cannot be read.
+
+    Args:
+        dataset (Dataset): A dataset of any toolbox, or a wrapper around several.
+    """
+    for leaf in _leaves(dataset):
+        pipeline = getattr(leaf, 'pipeline', None)
+        if type(pipeline) is Compose and not _has_file_backend(leaf):
+            # The object stays the same, because hooks of the toolboxes change its transforms.
+            pipeline.__class__ = _NamingCompose
 
 
 def _has_file_backend(dataset) -> bool:

@@ -351,6 +351,11 @@ def test_too_small_image_is_an_error(network):
         network(torch.zeros(1, 3, 31, 64))
 
 
+def test_image_without_batch_dimension_is_an_error(network):
+    with pytest.raises(ValueError, match=r'shape \(N, C, H, W\), got \(3, 64, 64\)'):
+        network(torch.zeros(3, 64, 64))
+
+
 def test_classifier_of_mmpretrain_computes_gradients():
     classifiers = pytest.importorskip('mmpretrain.models.classifiers')
     structures = pytest.importorskip('mmpretrain.structures')

@@ -51,6 +51,14 @@ def test_unsupported_convolutions_are_refused(arguments, options, message):
         LargeKernelConv2d(*arguments, **options)
 
 
+@pytest.mark.parametrize('shape', [(8, 5), (3, 5, 5), (2, 3, 5, 5), (1, 2, 8, 5, 5)])
+def test_input_of_another_shape_is_named(shape):
+    conv = LargeKernelConv2d(8, 8, 7)
+    with pytest.raises(ValueError, match=r'\(N, 8, H, W\) or \(8, H, W\), got ') as error:
+        conv(torch.zeros(shape))
+    assert str(error.value).endswith(str(shape))
+
+
 class Doubled(nn.Conv2d):
     """A subclass that computes something else."""
 

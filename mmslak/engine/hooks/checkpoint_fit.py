@@ -1,9 +1,14 @@
 """Checking that a checkpoint fits the model."""
 
+import re
+
 from mmengine.hooks import Hook
 
 from ...checkpoints import compare, weights_of
 from ...registry import HOOKS
+
+#: The bias of the large kernel in a merged block of SLaK.
+_MERGED_BIAS = re.compile(r'\.mixing\.\w+\.conv\.bias$')
 
 
 @HOOKS.register_module()
@@ -28,6 +33,18 @@ class CheckpointFitHook(Hook):
         # Entries that the model lacks are allowed, such as weights of losses.
         found = compare({key: state[key] for key in state if key in wanted}, wanted)
         if found:
+            # A merged block has biases instead of batch norms.
+            merged = [set(filter(_MERGED_BIAS.search, names)) for names in (state, wanted)]
+            if merged[0] and not merged[1]:
+                raise ValueError(
+                    'the checkpoint is merged for inference, but the model of the config is not; '
+                    'add --cfg-options model.backbone.deploy=True'
+                )
+            if merged[1] and not merged[0]:
+                raise ValueError(
+                    'the checkpoint is not merged for inference, but model.backbone.deploy is True '
+                    'in the config; remove it, or merge the file with tools/deploy/merge.py'
+                )
             raise ValueError(
                 f'the checkpoint does not fit the model of the config: of {len(wanted)} entries '
                 f'{len(found.missing)} are missing and {len(found.reshaped)} have another shape '

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mmslak.engine import CheckpointFitHook
+from mmslak.models import SLaK
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,15 @@ def test_differences_are_named(change, words):
         CheckpointFitHook().after_load_checkpoint(runner, {'state_dict': state})
     for word in words:
         assert word in str(error.value)
+
+
+def test_a_merged_checkpoint_needs_a_merged_model():
+    plain, merged = SLaK('nano'), SLaK('nano', deploy=True)
+    for model, other, words in (
+        (plain, merged, 'add --cfg-options model.backbone.deploy=True'),
+        (merged, plain, 'model.backbone.deploy is True'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            CheckpointFitHook().after_load_checkpoint(
+                SimpleNamespace(model=model), dict(state_dict=other.state_dict())
+            )
