@@ -3,6 +3,7 @@
 from .checkpoint_fit import CheckpointFitHook
 from .dynamic_sparsity import DynamicSparsityHook
 from .finish_training import FinishTrainingHook
+from .non_finite import NonFiniteError, NonFiniteHook
 from .plain_checkpoint import PlainCheckpointHook
 from .precise_bn import recompute_statistics
 from .random_state import RandomStateHook
@@ -13,6 +14,8 @@ __all__ = [
     'CheckpointFitHook',
     'DynamicSparsityHook',
     'FinishTrainingHook',
+    'NonFiniteError',
+    'NonFiniteHook',
     'PlainCheckpointHook',
     'RandomStateHook',
     'StopSignalHook',

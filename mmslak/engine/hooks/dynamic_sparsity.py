@@ -78,8 +78,13 @@ class DynamicSparsityHook(Hook):
     # -- checkpoints -----------------------------------------------------------------------
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the saved state until training starts, when the model is on its device."""
+        """Keep the saved state until training starts, when the model is on its device.
+
+        In a training that goes back to a checkpoint the state is loaded at once.
+        """
         self._saved = checkpoint.get(SPARSITY_STATE)
+        if self.dynamics is not None:
+            self.dynamics.load_state_dict(self._saved)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the state of :class:`mmslak.sparsity.DynamicSparsity` to a checkpoint."""
