@@ -198,6 +198,8 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
     for name, kind in _DEFAULT_HOOKS.items():
         if hooks.setdefault(name, ConfigDict()) is not None:
             hooks[name] = dict(dict(type=f'mmslak.{kind}'), **hooks[name])
+    if hooks.get('checkpoint') and hooks.checkpoint.get('type') == 'CheckpointHook':
+        hooks.checkpoint.type = 'mmslak.SafeCheckpointHook'
     remove_disabled_hooks(cfg)
     if launcher == 'none':
         return

@@ -7,6 +7,7 @@ from .non_finite import NonFiniteError, NonFiniteHook
 from .plain_checkpoint import PlainCheckpointHook
 from .precise_bn import recompute_statistics
 from .random_state import RandomStateHook
+from .safe_checkpoint import SafeCheckpointHook
 from .stop_signal import StopSignalHook
 from .throughput import ThroughputHook
 
@@ -18,6 +19,7 @@ __all__ = [
     'NonFiniteHook',
     'PlainCheckpointHook',
     'RandomStateHook',
+    'SafeCheckpointHook',
     'StopSignalHook',
     'ThroughputHook',
     'recompute_statistics',

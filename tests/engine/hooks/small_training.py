@@ -79,7 +79,7 @@ def small_runner(
         batch_size=2,
         num_workers=0,
         dataset=dict(type='SmallImages', **(dataset or {})),
-        sampler=dict(type='DefaultSampler', shuffle=False),
+        sampler=dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=False),
         collate_fn=dict(type='default_collate'),
     )
     cfg = Config(
