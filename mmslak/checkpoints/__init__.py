@@ -6,7 +6,7 @@ from .compare import Differences, compare
 from .errors import CheckpointError, UnsafeCheckpointError
 from .export import Exported, export_checkpoint, remove_initialisation
 from .initializer import PretrainedInit
-from .latest import latest_checkpoint
+from .latest import latest_checkpoint, numbered_checkpoints
 from .loader import load_from_file
 from .locate import SAFETENSORS, find_checkpoint, pretrained_names, resolve_name
 from .merging import merge_checkpoint
@@ -35,6 +35,7 @@ __all__ = [
     'load_classifier',
     'load_from_file',
     'merge_checkpoint',
+    'numbered_checkpoints',
     'pretrained_names',
     'read_checkpoint',
     'recover_masks',

@@ -151,6 +151,12 @@ def process_count(launcher: str) -> int:
     return int(os.environ.get(key.get(launcher, ''), 1))
 
 
+def process_rank(launcher: str) -> int:
+    """Return the rank of this process among those of ``launcher``, from the environment."""
+    key = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
+    return int(os.environ.get(key.get(launcher, ''), 0))
+
+
 def set_effective_batch(cfg: Config, effective: int, processes: int) -> None:
     """Accumulate gradients so that an optimiser step uses ``effective`` images.
 

@@ -9,8 +9,11 @@ from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import Visualizer
+from torch import nn
 
+from ..checkpoints import read_checkpoint
 from ..validation.images import BadImageError, check_images, no_image_left
+from .hooks.checkpoint_fit import check_fit
 
 # Messages of MMEngine that go to the log file, but not to the terminal.
 _LOG_FILE_ONLY = re.compile(
@@ -84,6 +87,16 @@ class Runner(MMEngineRunner):
         if not self._log_is_lost:
             self._log_is_lost = True
             self.logger.error(f'the log in {self.log_dir} cannot be written: {error}')
+
+    def train(self) -> nn.Module:
+        """Train, after checking that a checkpoint to resume fits the model, before data is read.
+
+        Raises:
+            ValueError: If it does not fit, naming a difference.
+        """
+        if self._resume and self._load_from:
+            check_fit(read_checkpoint(self._load_from), self.model, str(self._load_from))
+        return super().train()
 
     def build_dataloader(self, dataloader, seed: int | None = None, diff_rank_seed: bool = False):
         """Build a data loader after checking that its images exist and can be read.
