@@ -1,7 +1,7 @@
 """Reading checkpoints safely, in this package's format and in the authors' format."""
 
 from .architecture import describe
-from .backbone import load_backbone, load_classifier
+from .backbone import backbone_prefix, load_backbone, load_classifier
 from .compare import Differences, compare
 from .errors import CheckpointError, UnsafeCheckpointError
 from .export import Exported, export_checkpoint, remove_initialisation
@@ -25,6 +25,7 @@ __all__ = [
     'Exported',
     'PretrainedInit',
     'UnsafeCheckpointError',
+    'backbone_prefix',
     'compare',
     'describe',
     'export_checkpoint',
