@@ -149,7 +149,9 @@ class NonFiniteHook(Hook):
                 module = f'the gradient of {gradient[0]} contains {gradient[1]}' if gradient else ''
         if get_world_size() > 1:
             found = all_gather_object((order, loss, module))
-            rank = min(range(len(found)), key=lambda rank: found[rank][0])
+            rank = min(
+                range(len(found)), key=lambda rank: (found[rank][0], math.isfinite(found[rank][1]))
+            )
             _, loss, module = found[rank]
             module += f' (process {rank})'
         what = 'gradients are not finite' if math.isfinite(loss) else f'the loss is {loss}'

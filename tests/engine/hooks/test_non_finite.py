@@ -1,9 +1,13 @@
 """NaN and infinite values stop a training before they reach the weights."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
+from helpers import ROOT
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, OPTIM_WRAPPERS
 from small_training import Call, SmallNetwork, hook_named, small_runner
@@ -267,6 +271,44 @@ def test_rollback_in_a_loop_over_epochs(tmp_path):
     runner.train()
     # The fourth iteration of the second epoch: the other 12 count as the second epoch.
     assert runner.epoch == 3 and runner.iter == 16 + 12 + 16 and finite(runner)
+
+
+SEVERAL = """
+import sys
+from pathlib import Path
+import torch.distributed
+from small_training import small_runner
+runner = small_runner(Path(sys.argv[1]), dataset=dict(bad=11), launcher='pytorch', hooks=dict(
+    non_finite=dict(action=sys.argv[2])))
+try:
+    runner.train()
+except ValueError as error:
+    print('STOPPED', error, flush=True)
+else:
+    print('ENDED', runner.iter, float(sum(p.sum() for p in runner.model.parameters())), flush=True)
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('action', ['stop', 'rollback'])
+def test_several_processes_act_together(tmp_path, action):
+    """A bad image of the second process is named by both, in the same iteration."""
+    script = tmp_path / 'several.py'
+    script.write_text(SEVERAL)
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
+    done = subprocess.run(
+        [*launcher, str(script), str(tmp_path / 'work'), action], capture_output=True, text=True,
+        env={**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT}/tests'}, timeout=300,
+    )  # fmt: skip
+    lines = re.findall('(?:STOPPED|ENDED) .*', done.stdout)
+    assert len(lines) == 2 and lines[0] == lines[1], done.stdout + done.stderr
+    if action == 'stop':
+        assert lines[0].startswith('STOPPED iteration 3: the loss is nan; the input of the model ')
+        assert 'contains nan (process 1)' in lines[0]
+    else:
+        assert lines[0].startswith('ENDED 8 ') and 'nan' not in lines[0]
 
 
 @pytest.mark.parametrize(

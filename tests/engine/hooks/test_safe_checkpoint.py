@@ -163,7 +163,8 @@ def on_a_full_disk(tmp_path_factory):
     script = Path(__file__).with_name('full_disk.py')
     done = subprocess.run(
         [*inside, f'{mount} && exec {sys.executable} {script} {disk}'],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=300,
+        env={**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT}/tests'}, capture_output=True, text=True,
+        timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()

@@ -32,14 +32,14 @@ class SmallNetwork(BaseModel):
 class SmallImages(torch.utils.data.Dataset):
     """Random images. The one at ``bad`` contains ``value`` in one pixel."""
 
-    def __init__(self, bad=None, value=float('nan'), images=32):
-        self.bad, self.value, self.images = bad, value, images
+    def __init__(self, bad=None, value=float('nan'), images=32, size=8):
+        self.bad, self.value, self.images, self.size = bad, value, images, size
 
     def __len__(self):
         return self.images
 
     def __getitem__(self, index):
-        image = torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(index))
+        image = torch.randn(3, self.size, self.size, generator=torch.Generator().manual_seed(index))
         if index == self.bad:
             image[0, 4, 4] = self.value
         return dict(inputs=image, labels=index % 4)
@@ -60,7 +60,15 @@ class Call(Hook):
 
 
 def small_runner(
-    work_dir, iters=8, by_epoch=False, dataset=None, optim=None, hooks=(), custom=(), **options
+    work_dir,
+    iters=8,
+    by_epoch=False,
+    dataset=None,
+    optim=None,
+    hooks=(),
+    custom=(),
+    launcher='none',
+    **options,
 ):
     """Build the runner of a training with batches of 2 images in the order of the data set.
 
@@ -72,6 +80,7 @@ def small_runner(
         optim (dict, optional): Settings of the optimiser wrapper.
         hooks (dict): Default hooks, merged into those of the training.
         custom (Sequence): Further hooks.
+        launcher (str): ``pytorch`` for several processes.
         **options: Further keys of the config.
     """
     checkpoint = dict(type='CheckpointHook', interval=1 if by_epoch else 2, by_epoch=by_epoch)
@@ -102,7 +111,7 @@ def small_runner(
             **options,
         )
     )
-    prepare(cfg)
+    prepare(cfg, launcher)
     runner = Runner.from_cfg(cfg)
     for hook in custom:
         runner.register_hook(hook)
