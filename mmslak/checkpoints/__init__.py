@@ -1,12 +1,12 @@
 """Reading checkpoints safely, in this package's format and in the authors' format."""
 
 from .architecture import describe
-from .backbone import load_backbone, load_classifier
+from .backbone import backbone_prefix, load_backbone, load_classifier
 from .compare import Differences, compare
 from .errors import CheckpointError, UnsafeCheckpointError
 from .export import Exported, export_checkpoint, remove_initialisation
 from .initializer import PretrainedInit
-from .latest import latest_checkpoint
+from .latest import latest_checkpoint, numbered_checkpoints
 from .loader import load_from_file
 from .locate import SAFETENSORS, find_checkpoint, pretrained_names, resolve_name
 from .merging import merge_checkpoint
@@ -25,6 +25,7 @@ __all__ = [
     'Exported',
     'PretrainedInit',
     'UnsafeCheckpointError',
+    'backbone_prefix',
     'compare',
     'describe',
     'export_checkpoint',
@@ -35,6 +36,7 @@ __all__ = [
     'load_classifier',
     'load_from_file',
     'merge_checkpoint',
+    'numbered_checkpoints',
     'pretrained_names',
     'read_checkpoint',
     'recover_masks',

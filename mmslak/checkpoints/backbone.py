@@ -61,13 +61,27 @@ def _backbone_state(source: str, prefix: str | None) -> dict[str, Tensor]:
     state, kind, _ = select_weights(checkpoint, False, source)
     if kind != 'ours':
         state, prefix = from_official(checkpoint, source=source).state_dict, 'backbone.'
-    if prefix is None:
-        prefix = 'backbone.' if any(name.startswith('backbone.') for name in state) else ''
-    prefix = f'{prefix.rstrip(".")}.' if prefix else ''
+    prefix = backbone_prefix(state, prefix)
     chosen = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if not chosen:
         raise CheckpointError(f'{source} has no entries with the prefix {prefix!r}')
     return chosen
+
+
+def backbone_prefix(names: Collection[str], prefix: str | None = None) -> str:
+    """Return the prefix of the names of the backbone in a file of this package.
+
+    Args:
+        names (Collection[str]): Names in the file.
+        prefix (str, optional): The prefix with or without its final dot. Default: ``backbone.`` if
+            there are such names, otherwise none.
+
+    Returns:
+        str: The prefix with its final dot, or an empty string.
+    """
+    if prefix is None:
+        prefix = 'backbone.' if any(name.startswith('backbone.') for name in names) else ''
+    return f'{prefix.rstrip(".")}.' if prefix else ''
 
 
 def load_classifier(classifier: nn.Module, path: str) -> None:

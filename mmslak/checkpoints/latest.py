@@ -10,6 +10,13 @@ from .reading import read_checkpoint
 _NAME = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
 
 
+def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
+    """Return the files ``iter_N.pth`` and ``epoch_N.pth`` in a directory, from the largest N."""
+    found = [(m, p) for p in Path(work_dir).glob('*.pth') if (m := _NAME.fullmatch(p.name))]
+    found.sort(key=lambda item: int(item[0][1]), reverse=True)
+    return [path for _, path in found]
+
+
 def latest_checkpoint(work_dir: str | Path) -> tuple[str, list[str]]:
     """Return the newest checkpoint in a work directory that can be read.
 
@@ -30,11 +37,10 @@ def latest_checkpoint(work_dir: str | Path) -> tuple[str, list[str]]:
     work_dir = Path(work_dir)
     pointer = work_dir / 'last_checkpoint'
     named = pointer.read_text().strip() if pointer.is_file() else ''
-    numbered = [(m, p) for p in work_dir.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
-    numbered.sort(key=lambda item: int(item[0][1]), reverse=True)
     candidates = [Path(named)] if named else []
     # A work directory may have been moved, so that its pointer is outdated.
-    candidates += [path for _, path in numbered if path.name != Path(named).name or not named]
+    numbered = numbered_checkpoints(work_dir)
+    candidates += [path for path in numbered if path.name != Path(named).name or not named]
     moved = work_dir / Path(named).name
     if named and not Path(named).is_file() and moved.is_file():
         candidates[0] = moved

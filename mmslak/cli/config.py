@@ -12,6 +12,16 @@ from ..engine.hooks.configured import configured_hooks, remove_disabled_hooks, r
 from ..toolboxes import EXTRAS, ToolboxMissingError
 from .checks import check_options
 
+#: Hooks of every training, in the order in which those of the same priority run.
+_DEFAULT_HOOKS = dict(
+    plain_checkpoint='PlainCheckpointHook',
+    random_state='RandomStateHook',
+    non_finite='NonFiniteHook',
+    throughput='ThroughputHook',
+    # After the line on the throughput of this iteration.
+    stop_signal='StopSignalHook',
+)
+
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
     """Load a config of any toolbox, and merge the options of the command line into it.
@@ -167,6 +177,12 @@ def process_count(launcher: str) -> int:
     return int(os.environ.get(key.get(launcher, ''), 1))
 
 
+def process_rank(launcher: str) -> int:
+    """Return the rank of this process among those of ``launcher``, from the environment."""
+    key = dict(pytorch='RANK', slurm='SLURM_PROCID', mpi='OMPI_COMM_WORLD_RANK')
+    return int(os.environ.get(key.get(launcher, ''), 0))
+
+
 def set_effective_batch(cfg: Config, effective: int, processes: int) -> None:
     """Accumulate gradients so that an optimiser step uses ``effective`` images.
 
@@ -210,14 +226,12 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
     cfg.launcher = launcher
     remove_replaced_hooks(cfg)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hooks.setdefault('plain_checkpoint', dict(type='mmslak.PlainCheckpointHook'))
-    hooks.setdefault('random_state', dict(type='mmslak.RandomStateHook'))
-    speed = dict(type='mmslak.ThroughputHook')
-    # Options may have set some of its arguments, and None disables it.
-    if hooks.setdefault('throughput', speed) is not None:
-        hooks.throughput = dict(speed, **hooks.throughput)
-    # After the line on the throughput of this iteration.
-    hooks.setdefault('stop_signal', dict(type='mmslak.StopSignalHook'))
+    # Options may have set some of their arguments, and None disables a hook.
+    for name, kind in _DEFAULT_HOOKS.items():
+        if hooks.setdefault(name, ConfigDict()) is not None:
+            hooks[name] = dict(dict(type=f'mmslak.{kind}'), **hooks[name])
+    if hooks.get('checkpoint') and hooks.checkpoint.get('type') == 'CheckpointHook':
+        hooks.checkpoint.type = 'mmslak.SafeCheckpointHook'
     remove_disabled_hooks(cfg)
     if launcher == 'none':
         return

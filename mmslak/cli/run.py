@@ -1,6 +1,7 @@
 """Training and testing from the command line: ``tools/train.py`` and ``tools/test.py``."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -9,7 +10,12 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
 
-from ..checkpoints import SAFETENSORS, find_checkpoint, latest_checkpoint
+from ..checkpoints import (
+    SAFETENSORS,
+    find_checkpoint,
+    latest_checkpoint,
+    numbered_checkpoints,
+)
 from ..console import TRACEBACK
 from ..engine.runner import Runner
 from ..validation.coco import read_categories
@@ -23,9 +29,11 @@ from .config import (
     load_config,
     prepare,
     process_count,
+    process_rank,
     set_effective_batch,
 )
 from .explain import explained
+from .work_dir import claimed
 
 #: Value of the argument CHECKPOINT for testing an untrained network.
 UNTRAINED = 'none'
@@ -138,6 +146,13 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     check_config(cfg, task)
     cfg.skip_bad_images = args.skip_bad_images
     cfg.work_dir = args.work_dir or default_work_dir(cfg, args.config)
+    # The other processes of this run share the directory.
+    first = process_rank(args.launcher) == 0
+    with claimed(cfg.work_dir, task == 'train') if first else contextlib.nullcontext():
+        return _run(task, args, cfg)
+
+
+def _run(task: str, args: argparse.Namespace, cfg: Config) -> dict:
     notes = _set_up_training(cfg, args) if task == 'train' else _set_up_test(cfg, args)
     # MMEngine looks up visualisers by name; a second run in this process needs a new one.
     cfg.get('visualizer', {}).pop('name', None)
@@ -200,7 +215,8 @@ def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
 def _set_resume(cfg: Config, resume: str | None) -> list[str]:
     """Set the checkpoint from which the training continues, and return notes to log."""
     if resume is None:
-        return []
+        # A config of the user may set resume itself.
+        return [] if cfg.get('resume') else _earlier_training(cfg.work_dir)
     cfg.resume = True
     notes = []
     if resume == 'auto':
@@ -213,6 +229,18 @@ def _set_resume(cfg: Config, resume: str | None) -> list[str]:
             )
         cfg.load_from = resume
     return notes
+
+
+def _earlier_training(work_dir: str) -> list[str]:
+    """Return a note if the work directory contains the checkpoints of another training."""
+    found = numbered_checkpoints(work_dir)
+    if not found:
+        return []
+    return [
+        f'{work_dir} contains the checkpoints of an earlier training, up to {found[0].name}; this '
+        'training starts at iteration 0 and overwrites those of the same names. To continue the '
+        'earlier one, add --resume; to keep it, choose another directory with --work-dir'
+    ]
 
 
 def _is_detection(cfg: Config) -> bool:

@@ -8,8 +8,12 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
+from mmengine.visualization import Visualizer
+from torch import nn
 
+from ..checkpoints import read_checkpoint
 from ..validation.images import BadImageError, check_images, name_bad_images, no_image_left
+from .hooks.checkpoint_fit import check_fit
 
 # Messages of MMEngine that go to the log file, but not to the terminal.
 _LOG_FILE_ONLY = re.compile(
@@ -50,6 +54,8 @@ class Runner(MMEngineRunner):
     The log file contains everything that MMEngine logs. The terminal shows a summary.
     """
 
+    _log_is_lost = False
+
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """Build MMEngine's logger with a filter and a short format for the terminal."""
         logger = super().build_logger(*args, **kwargs)
@@ -58,7 +64,39 @@ class Runner(MMEngineRunner):
                 handler.setStream(sys.stdout)
                 handler.setFormatter(ConsoleFormatter())
                 handler.addFilter(ConsoleFilter())
+            elif isinstance(handler, logging.FileHandler):
+                handler.handleError = lambda record: self._report_lost_log(sys.exc_info()[1])
         return logger
+
+    def build_visualizer(self, visualizer=None) -> Visualizer:
+        """Build MMEngine's visualiser, so that a full disk does not end a training."""
+        visualizer = super().build_visualizer(visualizer)
+        add_scalars = visualizer.add_scalars
+
+        def add_scalars_if_possible(*args, **kwargs) -> None:
+            try:
+                add_scalars(*args, **kwargs)
+            except OSError as error:
+                self._report_lost_log(error)
+
+        visualizer.add_scalars = add_scalars_if_possible
+        return visualizer
+
+    def _report_lost_log(self, error: BaseException | None) -> None:
+        """Log once that lines of the log or curves cannot be written."""
+        if not self._log_is_lost:
+            self._log_is_lost = True
+            self.logger.error(f'the log in {self.log_dir} cannot be written: {error}')
+
+    def train(self) -> nn.Module:
+        """Train, after checking that a checkpoint to resume fits the model, before data is read.
+
+        Raises:
+            ValueError: If it does not fit, naming a difference.
+        """
+        if self._resume and self._load_from:
+            check_fit(read_checkpoint(self._load_from), self.model, str(self._load_from))
+        return super().train()
 
     def build_dataloader(self, dataloader, seed: int | None = None, diff_rank_seed: bool = False):
         """Build a data loader after checking that its images exist and can be read.

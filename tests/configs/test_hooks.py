@@ -69,8 +69,8 @@ def test_hooks_of_pre_training_run_in_order(tmp_path):
     assert names(hooks_of(ROOT / 'configs/slak_t_in1k.py', tmp_path)) == [
         'RuntimeInfoHook', 'EMAHook', 'IterTimerHook', 'DistSamplerSeedHook', 'VisualizationHook',
         'RandomStateHook', 'LoggerHook', 'ParamSchedulerHook', 'DynamicSparsityHook',
-        'CheckpointHook', 'PlainCheckpointHook', 'FinishTrainingHook', 'ThroughputHook',
-        'StopSignalHook',
+        'NonFiniteHook', 'SafeCheckpointHook', 'PlainCheckpointHook', 'FinishTrainingHook',
+        'ThroughputHook', 'StopSignalHook',
     ]  # fmt: skip
 
 

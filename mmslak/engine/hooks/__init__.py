@@ -3,9 +3,11 @@
 from .checkpoint_fit import CheckpointFitHook
 from .dynamic_sparsity import DynamicSparsityHook
 from .finish_training import FinishTrainingHook
+from .non_finite import NonFiniteError, NonFiniteHook
 from .plain_checkpoint import PlainCheckpointHook
 from .precise_bn import recompute_statistics
 from .random_state import RandomStateHook
+from .safe_checkpoint import SafeCheckpointHook
 from .stop_signal import StopSignalHook
 from .throughput import ThroughputHook
 
@@ -13,8 +15,11 @@ __all__ = [
     'CheckpointFitHook',
     'DynamicSparsityHook',
     'FinishTrainingHook',
+    'NonFiniteError',
+    'NonFiniteHook',
     'PlainCheckpointHook',
     'RandomStateHook',
+    'SafeCheckpointHook',
     'StopSignalHook',
     'ThroughputHook',
     'recompute_statistics',

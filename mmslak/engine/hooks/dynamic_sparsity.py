@@ -10,7 +10,13 @@ from rich.box import SIMPLE
 from rich.table import Table
 from torch import Tensor
 
-from ...checkpoints import SPARSITY_STATE, read_checkpoint, resolve_name
+from ...checkpoints import (
+    SPARSITY_STATE,
+    backbone_prefix,
+    read_checkpoint,
+    resolve_name,
+    weights_of,
+)
 from ...console import table_text
 from ...models.arguments import PRETRAINED
 from ...registry import HOOKS
@@ -78,8 +84,13 @@ class DynamicSparsityHook(Hook):
     # -- checkpoints -----------------------------------------------------------------------
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Keep the saved state until training starts, when the model is on its device."""
+        """Keep the saved state until training starts, when the model is on its device.
+
+        In a training that goes back to a checkpoint the state is loaded at once.
+        """
         self._saved = checkpoint.get(SPARSITY_STATE)
+        if self.dynamics is not None:
+            self.dynamics.load_state_dict(self._saved)
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the state of :class:`mmslak.sparsity.DynamicSparsity` to a checkpoint."""
@@ -150,7 +161,7 @@ class DynamicSparsityHook(Hook):
                 self._snip_scores(runner, model, parameters) if self.allocation == 'snip' else None
             )
             return self._build(runner, parameters, init='random', scores=scores)
-        masks = self._pretrained_masks(model, parameters) if init is None else {}
+        masks = self._pretrained_masks(runner, model, parameters) if init is None else {}
         if masks:
             log(f'Sparsity: the checkpoint has masks for {len(masks)} layers')
         else:
@@ -167,25 +178,31 @@ class DynamicSparsityHook(Hook):
             )
         return self._build(runner, parameters, init=masks)
 
-    def _pretrained_masks(self, model, parameters) -> dict[str, Tensor]:
+    def _pretrained_masks(self, runner, model, parameters) -> dict[str, Tensor]:
         """Return the masks in the checkpoint of ``load_from`` or of the backbone's ``init_cfg``."""
-        saved, prefix = self._saved, ''
-        if saved is None:
+        saved = {} if self._saved is None else unpack_masks(self._saved)
+        if self._saved is None:
             init_cfg = getattr(getattr(model, 'backbone', None), 'init_cfg', None) or []
             init_cfg = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
             for cfg in init_cfg:
                 file = resolve_name(cfg.get('checkpoint', ''))
                 if cfg.get('type') == PRETRAINED and Path(file).is_file():
-                    saved = read_checkpoint(file).get(SPARSITY_STATE)
-                    prefix = '' if cfg.get('prefix', 'backbone.') else 'backbone.'
-        if saved is None:
-            return {}
-        masks = {prefix + name: mask for name, mask in unpack_masks(saved).items()}
-        return {
+                    saved = _backbone_masks(read_checkpoint(file), cfg.get('prefix'))
+        masks = {
             name: mask
-            for name, mask in masks.items()
+            for name, mask in saved.items()
             if name in parameters and mask.shape == parameters[name].shape
         }
+        unused = [name for name in saved if name not in masks]
+        if unused:
+            known = dict(model.named_parameters())
+            reasons = [f'{name} ({_unused(saved[name], known.get(name))})' for name in unused[:3]]
+            more = f' and {len(unused) - 3} more' if len(unused) > 3 else ''
+            runner.logger.warning(
+                f'Sparsity: {len(unused)} of the {len(saved)} masks in the checkpoint are not '
+                f'used: {", ".join(reasons)}{more}'
+            )
+        return masks
 
     def _snip_scores(self, runner, model, parameters) -> dict[str, Tensor]:
         loader = runner.train_dataloader
@@ -242,6 +259,27 @@ class DynamicSparsityHook(Hook):
         """Log the density of every layer."""
         if self.dynamics is not None:
             runner.logger.info('Sparsity at the end:\n' + density_table(self.dynamics))
+
+
+def _backbone_masks(checkpoint: dict, prefix: str | None) -> dict[str, Tensor]:
+    """Return the masks in a file, with the names of the backbone's weights as in a model."""
+    if SPARSITY_STATE not in checkpoint:
+        return {}
+    masks = unpack_masks(checkpoint[SPARSITY_STATE])
+    prefix = backbone_prefix(weights_of(checkpoint), prefix)
+    return {
+        'backbone.' + name.removeprefix(prefix) if name.startswith(prefix) else name: mask
+        for name, mask in masks.items()
+    }
+
+
+def _unused(mask: Tensor, weight: Tensor | None) -> str:
+    """Return why a mask of a checkpoint is not used."""
+    if weight is None:
+        return 'the model has no such weight'
+    if mask.shape != weight.shape:
+        return f'its shape is {tuple(mask.shape)}, that of the weight is {tuple(weight.shape)}'
+    return 'targets does not select it, so that it is trained densely'
 
 
 def density_table(dynamics: DynamicSparsity, brief: bool = False) -> str:

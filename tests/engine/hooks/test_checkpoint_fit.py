@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from small_training import small_runner
 from torch import nn
 
 from mmslak.engine import CheckpointFitHook
@@ -40,3 +41,16 @@ def test_a_merged_checkpoint_needs_a_merged_model():
             CheckpointFitHook().after_load_checkpoint(
                 SimpleNamespace(model=model), dict(state_dict=other.state_dict())
             )
+def test_another_model_is_named_before_data_is_read(tmp_path):
+    small_runner(tmp_path, iters=2).train()
+    checkpoint = tmp_path / 'iter_2.pth'
+    runner = small_runner(
+        tmp_path, model=dict(type='SmallNetwork', hidden=9), load_from=str(checkpoint), resume=True,
+        # This data set does not exist.
+        train_dataloader=dict(dataset=dict(type='NoDataset')),
+    )  # fmt: skip
+    with pytest.raises(ValueError) as error:
+        runner.train()
+    message = str(error.value)
+    assert message.startswith(f'{checkpoint} of the training {tmp_path}_')
+    assert 'stem.weight has shape (8, 3, 3, 3) in the file and (9, 3, 3, 3) in the model' in message

@@ -260,6 +260,74 @@ def test_fine_tuning_keeps_the_masks(tmp_path):
     assert hook_of(train(tmp_path / 'f', mode='fixed', iters=2)).dynamics is None
 
 
+@pytest.mark.parametrize(
+    ('names', 'prefix'),
+    [('', {}), ('', dict(prefix='')), ('', dict(prefix=None)), ('backbone.', dict(prefix=None)),
+     ('student.net.', dict(prefix='student.net'))],
+)  # fmt: skip
+def test_masks_of_a_backbone_with_another_prefix_are_used(tmp_path, names, prefix):
+    """Exactly, because zeros of the weights would not show which weights have just grown."""
+    masks = hook_of(train(tmp_path / 'a', iters=9)).dynamics.masks
+    saved = torch.load(tmp_path / 'a' / 'iter_9.pth', weights_only=True)
+
+    def renamed(values):
+        return {
+            names + name.removeprefix('backbone.'): value
+            for name, value in values.items()
+            if name.startswith('backbone.')
+        }
+
+    state = saved[SPARSITY_STATE]
+    state.update(shapes=renamed(state['shapes']), packed=renamed(state['packed']))
+    file = str(tmp_path / 'renamed.pth')
+    torch.save({'state_dict': renamed(saved['state_dict']), SPARSITY_STATE: state}, file)
+    init_cfg = dict(type='Pretrained', checkpoint=file, **prefix)
+    runner = train(tmp_path / 'b', mode='fixed', model=dict(init_cfg=init_cfg), iters=2)
+    found = hook_of(runner).dynamics.masks
+    compared = [name for name in masks.masked if name.startswith('backbone.')]
+    assert compared and all(torch.equal(masks[name], found[name]) for name in compared)
+
+
+def test_masks_that_are_not_used_are_named(tmp_path):
+    train(tmp_path / 'a', iters=2)
+    saved = torch.load(tmp_path / 'a' / 'iter_2.pth', weights_only=True)
+    state = saved[SPARSITY_STATE]
+    renamed, left_out = list(state['packed'])[:2]
+    for part in ('shapes', 'packed'):
+        state[part][f'student.{renamed}'] = state[part].pop(renamed)
+    torch.save(saved, tmp_path / 'renamed.pth')
+    lines = []
+    train(
+        tmp_path / 'b', mode='fixed', load=str(tmp_path / 'renamed.pth'), iters=2,
+        targets=dict(include=['*'], exclude=[left_out]),
+        hooks=[dict(type='Collect', lines=lines)],
+    )  # fmt: skip
+    count = len(state['packed'])
+    assert lines == [
+        f'Sparsity: 2 of the {count} masks in the checkpoint are not used: {left_out} (targets '
+        'does not select it, so that it is trained densely), '
+        f'student.{renamed} (the model has no such weight)'
+    ]
+
+
+@HOOKS.register_module(force=True)
+class Collect(Hook):
+    """Collect the warnings about masks."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def before_run(self, runner):
+        warning = runner.logger.warning
+
+        def collect(text, *args, **kwargs):
+            if 'Sparsity' in text:
+                self.lines.append(text)
+            warning(text, *args, **kwargs)
+
+        runner.logger.warning = collect
+
+
 def zeros_of(path, masks):
     """Return which weights in a file are zero, for the weights that ``masks`` selects."""
     state = torch.load(path, weights_only=True)['state_dict']
