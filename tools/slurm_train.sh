@@ -11,7 +11,7 @@ train="$(dirname "$0")/train.py"
 # shellcheck disable=SC2086
 exec srun --partition="$partition" --job-name="$job" --nodes="${NODES:-1}" --ntasks-per-node=1 \
   --gres="gpu:$GPUS_PER_NODE" --cpus-per-task="${CPUS_PER_TASK:-32}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-  bash -c 'exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="$SLURM_NNODES" --nproc_per_node="$GPUS_PER_NODE" \
-    --rdzv_id="$SLURM_JOB_ID" --rdzv_backend=c10d \
-    --rdzv_endpoint="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):$PORT" \
-    "$0" "$@"' "$train" "$config" --launcher pytorch "$@"
+  bash -c 'exec "${PYTHON:-python}" -m mmslak.cli.launch "$GPUS_PER_NODE" "$0" "$@" --nnodes "$SLURM_NNODES" \
+    --rdzv-id "$SLURM_JOB_ID" \
+    --rdzv-endpoint "$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1):$PORT"' \
+  "$train" "$config" --launcher pytorch "$@"

@@ -6,7 +6,7 @@ from .compare import Differences, compare
 from .errors import CheckpointError, UnsafeCheckpointError
 from .export import Exported, export_checkpoint, remove_initialisation
 from .initializer import PretrainedInit
-from .latest import latest_checkpoint
+from .latest import has_checkpoint, latest_checkpoint
 from .loader import load_from_file
 from .locate import SAFETENSORS, find_checkpoint, pretrained_names, resolve_name
 from .merging import merge_checkpoint
@@ -30,6 +30,7 @@ __all__ = [
     'export_checkpoint',
     'find_checkpoint',
     'from_official',
+    'has_checkpoint',
     'latest_checkpoint',
     'load_backbone',
     'load_classifier',

@@ -6,10 +6,10 @@ import logging
 import os
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dist import is_main_process
 
-from ..checkpoints import SAFETENSORS, find_checkpoint, latest_checkpoint
+from ..checkpoints import SAFETENSORS, find_checkpoint, has_checkpoint, latest_checkpoint
 from ..engine.runner import Runner
 from ..validation.layouts import check_datasets, read_categories
 from .config import (
@@ -22,6 +22,7 @@ from .config import (
     process_count,
     set_effective_batch,
 )
+from .processes import shared_failure
 
 #: Value of the argument CHECKPOINT for testing an untrained network.
 UNTRAINED = 'none'
@@ -124,22 +125,17 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     if task == 'test' or cfg.get('resume'):
         cfg.default_hooks.checkpoint_fit = dict(type='mmslak.CheckpointFitHook')
 
-    runner = Runner.from_cfg(cfg)
-    log = runner.logger
-    log.info(f'Config, environment and full log: {runner.log_dir}')
-    for note in notes:
-        log.warning(note)
-    try:
+    with shared_failure():
+        runner = Runner.from_cfg(cfg)
+        log = runner.logger
+        log.info(f'Config, environment and full log: {runner.log_dir}')
+        for note in notes:
+            log.warning(note)
         if task == 'train':
             _warn_untrained_backbone(cfg, log)
             runner.train()
             return _report_training(runner, log)
         return _report_test(args, runner.test(), log, _is_detection(cfg))
-    finally:
-        # At the end of the process the threads of the process group can outlive what they use,
-        # and abort a run that has finished.
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def _set_up_training(cfg: Config, args: argparse.Namespace) -> list[str]:
@@ -172,6 +168,15 @@ def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
 
 def _set_resume(cfg: Config, resume: str | None) -> list[str]:
     """Set the checkpoint from which the training continues, and return notes to log."""
+    if int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0:
+        if resume not in (None, 'auto'):
+            raise ValueError(
+                f'--resume {resume} cannot be combined with --max-restarts, because a restart '
+                'continues from the last checkpoint in the work directory; use --resume alone'
+            )
+        if not has_checkpoint(cfg.work_dir):
+            return []
+        resume = 'auto'
     if resume is None:
         return []
     cfg.resume = True
@@ -281,7 +286,8 @@ def _report_test(
         for name, value in scores.items()
         if not name.endswith('_precision')
     ]
-    if args.out and Path(args.out).suffix == _SCORE_SUFFIX and not detection:
+    scores_only = args.out and Path(args.out).suffix == _SCORE_SUFFIX and not detection
+    if scores_only and is_main_process():
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(scores, indent=2) + '\n')
     if args.show_dir:

@@ -6,6 +6,7 @@ from .finish_training import FinishTrainingHook
 from .plain_checkpoint import PlainCheckpointHook
 from .precise_bn import recompute_statistics
 from .random_state import RandomStateHook
+from .step_images import StepImagesHook
 from .stop_signal import StopSignalHook
 from .throughput import ThroughputHook
 
@@ -15,6 +16,7 @@ __all__ = [
     'FinishTrainingHook',
     'PlainCheckpointHook',
     'RandomStateHook',
+    'StepImagesHook',
     'StopSignalHook',
     'ThroughputHook',
     'recompute_statistics',
