@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 
 import pytest
 import torch
-from helpers import ROOT, run_tool
+from helpers import ROOT
 
 pytest.importorskip('mmseg')
 
@@ -32,6 +31,9 @@ class Fault(Hook):
             return
         self.marker.touch()
         if self.kind == 'kill':
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == 'kill_machine':
+            os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
         if self.kind == 'hang':
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -111,7 +113,12 @@ def last_line(text):
         ('kill', 137, 30, r'error: rank 1 was ended by SIGKILL, as when the machine runs out of '),
         ('raise', 1, 30, r'error: rank 1: RuntimeError: no luck$'),
         ('hang', 1, 80, r'error: rank 1 does not respond: it was killed, ran out of memory, or '),
-        ('mask', 1, 30, r"error: .*the mask of '\S+' differs between ranks: \w+ on rank 0, \w+ on "),
+        (
+            'mask',
+            1,
+            30,
+            r"error: .*the mask of '\S+' differs between ranks: \w+ on rank 0, \w+ on ",
+        ),
         ('rate', 1, 30, r'error: .*group 0 differs between ranks: \S+ on rank 0, 0.125 on rank 1;'),
     ],
 )
@@ -121,3 +128,102 @@ def test_a_fault_of_one_rank_ends_all_and_is_the_last_line(job, tmp_path, kind, 
     ended = time.time() - (tmp_path / 'marker').stat().st_mtime
     assert re.match(words, last_line(text)), text
     assert ended < limit, text
+
+
+@pytest.mark.slow
+def test_a_restarted_training_resumes_and_can_continue_with_fewer_processes(job, tmp_path):
+    text = finish(start(job('kill', '--max-restarts', '1'), tmp_path))
+    assert 'resumed epoch: 0, iter: 4' in text and (tmp_path / 'work/iter_8.pth').is_file()
+    assert 'A step of the optimiser uses' not in text
+    text = finish(
+        start(job('none', '--resume', processes=1, options=['train_cfg.max_iters=10']), tmp_path)
+    )
+    assert 'resumed epoch: 0, iter: 8' in text and (tmp_path / 'work/iter_10.pth').is_file()
+    assert 'uses 2 images, but the resumed checkpoint was trained with 4' in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('kind', 'machines', 'codes'), [('kill', '2', (0, 0)), ('kill_machine', '1:2', (0, -9))]
+)
+def test_two_launchers_restart_together_or_without_a_lost_one(job, tmp_path, kind, machines, codes):
+    port = free_port()
+    endpoint = ['--nnodes', machines, '--rdzv-endpoint', f'127.0.0.1:{port}', '--max-restarts', '2']
+    command = job(kind, *endpoint, processes=1)
+    first = start(command, tmp_path)
+    wait_for_port(port)
+    second = start(command, tmp_path)
+    texts = [finish(process, code) for process, code in zip((first, second), codes, strict=True)]
+    assert 'resumed epoch: 0, iter: 4' in texts[0], texts[0]
+    assert (tmp_path / 'work/iter_8.pth').is_file()
+    lost = 'uses 2 images, but the resumed checkpoint was trained with 4' in texts[0]
+    assert lost == (kind == 'kill_machine')
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        return listener.getsockname()[1]
+
+
+def wait_for_port(port):
+    for _ in range(600):
+        with socket.socket() as client:
+            if client.connect_ex(('127.0.0.1', port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f'nothing listens on port {port}')
+
+
+@pytest.mark.slow
+def test_two_and_four_processes_equal_one(sample_data, tmp_path):
+    """Six steps of four images with updates of the masks: the same weights and masks.
+
+    With one image per batch, batch norms have the same inputs in all cases.
+    """
+    pytest.importorskip('mmpretrain')
+    loader = dict(batch_size=1, num_workers=0, persistent_workers=False)
+    config = tmp_path / 'c.py'
+    config.write_text(f"""
+_base_ = '{ROOT}/configs/sample/slak_nano_in1k.py'
+data_root = '{sample_data(40, 64)}/imagenet'
+train_pipeline = _base_.test_pipeline
+train_dataloader = dict(
+    dataset=dict(data_root=data_root, pipeline=train_pipeline, indices=8), **{loader}
+)
+val_dataloader = dict(dataset=dict(data_root=data_root, indices=2), **{loader})
+default_hooks = dict(
+    checkpoint=dict(interval=3), ema=None, finish_training=None,
+    sparsity=dict(allocation='erk', update=dict(every=2)),
+)
+# Gradients that are zero up to rounding would become large steps of AdamW.
+optim_wrapper = dict(
+    _delete_=True, optimizer=dict(type='SGD', lr=0.01, momentum=0.9),
+)
+param_scheduler = [dict(type='MultiStepLR', milestones=[1, 2], by_epoch=True)]
+train_cfg = dict(max_epochs=3, val_interval=9)
+""")
+    results = []
+    for processes in (1, 2, 4):
+        work = tmp_path / f'work{processes}'
+        command = ['tools/dist_train.sh', config, processes, '--work-dir', work]
+        finish(start(list(map(str, [*command, '--effective-batch', 4])), tmp_path))
+        results.append(torch.load(work / 'epoch_3.pth', weights_only=True))
+    one = results[0]
+    assert one['dynamic_sparsity']['steps'] == 6
+    for other in results[1:]:
+        packed = other['dynamic_sparsity']['packed']
+        assert packed.keys() == one['dynamic_sparsity']['packed'].keys()
+        for name, mask in one['dynamic_sparsity']['packed'].items():
+            assert torch.equal(packed[name], mask), name
+        rates = [
+            [group['lr'] for group in result['optimizer']['param_groups']]
+            for result in (one, other)
+        ]
+        assert rates[0] == rates[1] and rates[0][0] == pytest.approx(1e-4)
+        for name, value in one['state_dict'].items():
+            # Each process has running statistics of its own images.
+            if 'running_' not in name and 'num_batches' not in name:
+                torch.testing.assert_close(
+                    other['state_dict'][name], value, rtol=1e-4, atol=1e-6, msg=name
+                )
