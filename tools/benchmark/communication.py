@@ -9,6 +9,7 @@ computed from their channels.
 """
 
 import argparse
+import copy
 import json
 import tempfile
 import warnings
@@ -17,16 +18,16 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import MODELS, DefaultScope
 from rich.table import Table
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmslak.cli.config import load_config
 from mmslak.console import guarded, print_table
 from mmslak.engine.hooks.configured import configured_hooks
-from mmslak.models.build import build_model
 from mmslak.sparsity import DynamicSparsity, select_model_targets, snip_scores
 
 GPUS = (8, 64, 512)
@@ -89,6 +90,18 @@ class Counter:
         return counted
 
 
+def build(cfg: Config) -> tuple[nn.Module, dict[str, int]]:
+    """Return the model of a config, and the number and channels of its synchronised batch norms.
+
+    They are replaced by ordinary ones, which run on CPUs.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):
+        built = MODELS.build(copy.deepcopy(dict(cfg.model)))
+    norms = [module for module in built.modules() if isinstance(module, nn.SyncBatchNorm)]
+    counts = dict(layers=len(norms), channels=sum(norm.num_features for norm in norms))
+    return revert_sync_batchnorm(built), counts
+
+
 def measure(rank: int, processes: int, config: str, folder: str) -> None:
     """Make one step in one of several processes, and write the counts to ``folder``."""
     warnings.simplefilter('ignore')
@@ -96,7 +109,7 @@ def measure(rank: int, processes: int, config: str, folder: str) -> None:
     rendezvous = f'file://{folder}/rendezvous'
     dist.init_process_group('gloo', init_method=rendezvous, rank=rank, world_size=processes)
     cfg = load_config(config)
-    model = build_model(cfg)
+    model, norms = build(cfg)
     hook = next(iter(configured_hooks(cfg, 'DynamicSparsityHook')), ConfigDict())
     parameters = select_model_targets(model, hook.get('targets', 'all'))
     whole = ParameterSum(model)
@@ -120,13 +133,12 @@ def measure(rank: int, processes: int, config: str, folder: str) -> None:
     sparsity.step(optimizer)
     found['update'] = counter.taken()
     if rank == 0:
-        norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
-        found['batch_norms'] = dict(channels=sum(m.num_features for m in norms), layers=len(norms))
+        found['batch_norms'] = norms
         found['parameters'] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         found['targets'] = sum(score.numel() for score in scores.values())
-        found['every'] = hook.get('update', {}).get('every', 1)
-        found['snip_used'] = hook.get('allocation', 'snip') == 'snip'
-        found['synchronised'] = 'SyncBN' in str(cfg.model)
+        dynamic = hook.get('mode', 'dynamic') == 'dynamic'
+        found['every'] = hook.get('update', {}).get('every') if dynamic else None
+        found['snip_used'] = dynamic and hook.get('allocation', 'snip') == 'snip'
         Path(folder, 'found.json').write_text(json.dumps(found))
     dist.barrier()
     dist.destroy_process_group()
@@ -143,7 +155,7 @@ def estimate(found: dict, gpus: int) -> dict[str, float]:
     gather = 4 * (2 * norms['channels'] + norms['layers']) * (gpus - 1)
     reduce = 4 * 2 * norms['channels'] * ring
     gradients = ring * found['gradients']['bytes']
-    masks = found['update']['bytes'] * (gpus - 1) / found['every']
+    masks = found['update']['bytes'] * (gpus - 1) / found['every'] if found['every'] else 0
     speed = NVLINK if gpus <= 8 else INFINIBAND
     return dict(
         gpus=gpus,
@@ -176,9 +188,9 @@ def main() -> None:
     if found['snip_used']:
         rows.append(('gradients for SNIP', 'once', 'snip'))
     rows.append(('hash of the first masks', 'once', 'first_masks'))
-    rows.append(
-        ('hash of masks and learning rates', f'every {found["every"]:,} optimiser steps', 'update')
-    )
+    if found['every']:
+        when = f'every {found["every"]:,} optimiser steps'
+        rows.append(('hash of masks and learning rates', when, 'update'))
     for label, when, key in rows:
         table.add_row(label, when, f'{found[key]["calls"]:,}', f'{found[key]["bytes"]:,}')
     print_table(table)
@@ -187,7 +199,7 @@ def main() -> None:
     for column in names:
         table.add_column(column, justify='right')
     for row in estimates:
-        norms = found['synchronised']
+        norms = found['batch_norms']['layers']
         table.add_row(
             f'{row["gpus"]} GPUs',
             f'{row["gradients_mb"]:.1f}',
