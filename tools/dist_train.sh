@@ -7,4 +7,4 @@
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 CONFIG GPUS [--max-restarts N] [arguments of tools/train.py]" >&2; exit 2; }
 config=$1 gpus=$2; shift 2
-exec "${PYTHON:-python}" -m mmslak.cli.launch "$gpus" "$(dirname "$0")/train.py" "$config" --launcher pytorch "$@"
+exec "${PYTHON:-python}" "$(dirname "$0")/launch.py" "$gpus" "$(dirname "$0")/train.py" "$config" --launcher pytorch "$@"

@@ -13,8 +13,12 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from mmslak.cli import processes, run
 from mmslak.cli.config import prepare
-from mmslak.cli.launch import describe, first_failure, torchrun_arguments
 from mmslak.cli.processes import RankFailureError, record_error, shared_failure
+
+
+@pytest.fixture(scope='module')
+def launch(load_tool):
+    return load_tool('launch.py')
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +27,8 @@ def no_launcher_around(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def test_options_of_the_launcher_are_taken_from_those_of_the_script():
-    found = torchrun_arguments(
+def test_options_of_the_launcher_are_taken_from_those_of_the_script(launch):
+    found = launch.torchrun_arguments(
         '4', ['train.py', 'c.py', '--cfg-options', 'a=1', '--max-restarts', '3', '--amp'], 'logs'
     )
     assert found == [
@@ -33,26 +37,26 @@ def test_options_of_the_launcher_are_taken_from_those_of_the_script():
     ]  # fmt: skip
 
 
-def test_several_machines(monkeypatch):
-    found = torchrun_arguments(
+def test_several_machines(launch, monkeypatch):
+    found = launch.torchrun_arguments(
         '8', ['--nnodes', '1:2', '--rdzv-endpoint', 'a:29500', '--rdzv-id', '7', 't.py'], 'logs'
     )
     assert found[-4:] == [
         '--rdzv-backend=c10d', '--rdzv-endpoint=a:29500', '--rdzv-id=7', 't.py',
     ]  # fmt: skip
     with pytest.raises(ValueError, match='--nnodes 2 needs --rdzv-endpoint HOST:PORT'):
-        torchrun_arguments('8', ['t.py', '--nnodes', '2'], 'logs')
+        launch.torchrun_arguments('8', ['t.py', '--nnodes', '2'], 'logs')
     for name, value in dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='b', PORT='1').items():
         monkeypatch.setenv(name, value)
-    assert torchrun_arguments('8', ['t.py'], 'logs')[3:] == [
+    assert launch.torchrun_arguments('8', ['t.py'], 'logs')[3:] == [
         '--nnodes=2', '--node-rank=1', '--master-addr=b', '--master-port=1', 't.py',
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize('count', ['0', '-1', 'two'])
-def test_number_of_processes(count):
+def test_number_of_processes(launch, count):
     with pytest.raises(ValueError, match=f'must be a positive integer, got {count!r}'):
-        torchrun_arguments(count, ['t.py'], 'logs')
+        launch.torchrun_arguments(count, ['t.py'], 'logs')
 
 
 def failure(tmp_path, rank, exitcode, error=None, timestamp=None, monkeypatch=None):
@@ -70,30 +74,30 @@ def failure(tmp_path, rank, exitcode, error=None, timestamp=None, monkeypatch=No
     return found
 
 
-def test_the_first_failure_is_the_cause_and_not_its_consequence(tmp_path, monkeypatch):
+def test_the_first_failure_is_the_cause_and_not_its_consequence(launch, tmp_path, monkeypatch):
     failures = {
         0: failure(tmp_path, 0, 1, RankFailureError('rank 1 is silent'), 5, monkeypatch),
         1: failure(tmp_path, 1, -signal.SIGKILL, timestamp=5),
         2: failure(tmp_path, 2, -signal.SIGTERM, timestamp=5),
     }
-    assert first_failure(failures)[0] == 1
+    assert launch.first_failure(failures)[0] == 1
     # The launcher kills a rank that hangs later.
     failures[1].timestamp = failures[2].timestamp = 40
-    rank, found = first_failure(failures)
-    assert (rank, describe(rank, found)) == (0, 'rank 1 is silent')
+    rank, found = launch.first_failure(failures)
+    assert (rank, launch.describe(rank, found)) == (0, 'rank 1 is silent')
 
 
-def test_a_failure_is_described_in_one_line(tmp_path, monkeypatch):
+def test_a_failure_is_described_in_one_line(launch, tmp_path, monkeypatch):
     killed = failure(tmp_path, 1, -signal.SIGKILL)
-    assert describe(1, killed) == (
+    assert launch.describe(1, killed) == (
         'rank 1 was ended by SIGKILL, as when the machine runs out of memory'
     )
     known = failure(tmp_path, 2, 2, ValueError('lr must\nbe positive'), None, monkeypatch)
-    assert describe(2, known) == 'rank 2: lr must be positive'
+    assert launch.describe(2, known) == 'rank 2: lr must be positive'
     other = failure(tmp_path, 3, 1, ZeroDivisionError('by 0'), None, monkeypatch)
-    assert describe(3, other) == 'rank 3: ZeroDivisionError: by 0'
+    assert launch.describe(3, other) == 'rank 3: ZeroDivisionError: by 0'
     silent = failure(tmp_path, 4, 3)
-    assert describe(4, silent) == 'rank 4 ended with exit code 3; its message is above'
+    assert launch.describe(4, silent) == 'rank 4 ended with exit code 3; its message is above'
 
 
 class Group:

@@ -79,8 +79,19 @@ default_hooks = dict(
     return make
 
 
-def start(command, tmp_path):
-    """Start a command line, with its output in a file."""
+@pytest.fixture
+def start(tmp_path):
+    """Return a function that starts a command line, and stop what is left at the end."""
+    started = []
+    yield lambda command: started.append(popen(command)) or started[-1]
+    for process in started:
+        if process.poll() is None:
+            # The launcher stops its processes.
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def popen(command, tmp_path):
     environment = dict(
         os.environ,
         PYTHONPATH=f'{ROOT}{os.pathsep}{tmp_path}',
@@ -97,7 +108,7 @@ def start(command, tmp_path):
 
 
 def finish(process, code=0):
-    text, _ = process.communicate(timeout=300)
+    text, _ = process.communicate(timeout=900)
     assert process.returncode == code, text
     return text
 
@@ -122,8 +133,10 @@ def last_line(text):
         ('rate', 1, 30, r'error: .*group 0 differs between ranks: \S+ on rank 0, 0.125 on rank 1;'),
     ],
 )
-def test_a_fault_of_one_rank_ends_all_and_is_the_last_line(job, tmp_path, kind, code, limit, words):
-    process = start(job(kind), tmp_path)
+def test_a_fault_of_one_rank_ends_all_and_is_the_last_line(
+    job, start, tmp_path, kind, code, limit, words
+):
+    process = start(job(kind))
     text = finish(process, code)
     ended = time.time() - (tmp_path / 'marker').stat().st_mtime
     assert re.match(words, last_line(text)), text
@@ -131,13 +144,11 @@ def test_a_fault_of_one_rank_ends_all_and_is_the_last_line(job, tmp_path, kind, 
 
 
 @pytest.mark.slow
-def test_a_restarted_training_resumes_and_can_continue_with_fewer_processes(job, tmp_path):
-    text = finish(start(job('kill', '--max-restarts', '1'), tmp_path))
+def test_a_restarted_training_resumes_and_can_continue_with_fewer_processes(job, start, tmp_path):
+    text = finish(start(job('kill', '--max-restarts', '1')))
     assert 'resumed epoch: 0, iter: 4' in text and (tmp_path / 'work/iter_8.pth').is_file()
     assert 'A step of the optimiser uses' not in text
-    text = finish(
-        start(job('none', '--resume', processes=1, options=['train_cfg.max_iters=10']), tmp_path)
-    )
+    text = finish(start(job('none', '--resume', processes=1, options=['train_cfg.max_iters=10'])))
     assert 'resumed epoch: 0, iter: 8' in text and (tmp_path / 'work/iter_10.pth').is_file()
     assert 'uses 2 images, but the resumed checkpoint was trained with 4' in text
 
@@ -146,13 +157,15 @@ def test_a_restarted_training_resumes_and_can_continue_with_fewer_processes(job,
 @pytest.mark.parametrize(
     ('kind', 'machines', 'codes'), [('kill', '2', (0, 0)), ('kill_machine', '1:2', (0, -9))]
 )
-def test_two_launchers_restart_together_or_without_a_lost_one(job, tmp_path, kind, machines, codes):
+def test_two_launchers_restart_together_or_without_a_lost_one(
+    job, start, tmp_path, kind, machines, codes
+):
     port = free_port()
     endpoint = ['--nnodes', machines, '--rdzv-endpoint', f'127.0.0.1:{port}', '--max-restarts', '2']
     command = job(kind, *endpoint, processes=1)
-    first = start(command, tmp_path)
+    first = start(command)
     wait_for_port(port)
-    second = start(command, tmp_path)
+    second = start(command)
     texts = [finish(process, code) for process, code in zip((first, second), codes, strict=True)]
     assert 'resumed epoch: 0, iter: 4' in texts[0], texts[0]
     assert (tmp_path / 'work/iter_8.pth').is_file()
@@ -167,7 +180,7 @@ def free_port():
 
 
 def wait_for_port(port):
-    for _ in range(600):
+    for _ in range(3000):
         with socket.socket() as client:
             if client.connect_ex(('127.0.0.1', port)) == 0:
                 return
@@ -176,7 +189,7 @@ def wait_for_port(port):
 
 
 @pytest.mark.slow
-def test_two_and_four_processes_equal_one(sample_data, tmp_path):
+def test_two_and_four_processes_equal_one(start, sample_data, tmp_path):
     """Six steps of four images with updates of the masks: the same weights and masks.
 
     With one image per batch, batch norms have the same inputs in all cases.
@@ -207,7 +220,7 @@ train_cfg = dict(max_epochs=3, val_interval=9)
     for processes in (1, 2, 4):
         work = tmp_path / f'work{processes}'
         command = ['tools/dist_train.sh', config, processes, '--work-dir', work]
-        finish(start(list(map(str, [*command, '--effective-batch', 4])), tmp_path))
+        finish(start(list(map(str, [*command, '--effective-batch', 4]))))
         results.append(torch.load(work / 'epoch_3.pth', weights_only=True))
     one = results[0]
     assert one['dynamic_sparsity']['steps'] == 6

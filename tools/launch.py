@@ -1,7 +1,9 @@
-"""Starting a command line in several processes: ``tools/dist_train.sh`` and ``dist_test.sh``.
+"""Start a command line in several processes: for ``dist_train.sh`` and ``dist_test.sh``.
 
-``python -m mmslak.cli.launch PROCESSES SCRIPT [options and arguments of SCRIPT]`` starts PyTorch's
-torchrun and shows, as the last line, which rank failed first and why.
+    python tools/launch.py PROCESSES SCRIPT [options of the launcher, arguments of SCRIPT]
+
+This starts PyTorch's torchrun, and shows as the last line which rank failed first and why. It
+imports only PyTorch, so that it starts fast and takes little memory.
 """
 
 import argparse
