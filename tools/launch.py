@@ -55,10 +55,10 @@ def torchrun_arguments(processes: str, arguments: list[str], log_dir: str) -> li
     if options.rdzv_endpoint:
         result += ['--rdzv-backend=c10d', f'--rdzv-endpoint={options.rdzv_endpoint}']
         result += [f'--rdzv-id={options.rdzv_id}']
-    elif options.nnodes == '1' and not address and not port:
+    elif options.nnodes == '1':
         result += ['--standalone']
-    elif options.nnodes == '1' or options.node_rank is not None:
-        result += [f'--node-rank={options.node_rank or 0}']
+    elif options.node_rank is not None:
+        result += [f'--node-rank={options.node_rank}']
         result += [f'--master-addr={address or "127.0.0.1"}', f'--master-port={port or 29500}']
     else:
         raise ValueError(
@@ -120,4 +120,6 @@ def _recorded(failure: ProcessFailure) -> dict:
 
 
 if __name__ == '__main__':
+    if len(sys.argv) < 3:
+        sys.exit(f'usage: {sys.argv[0]} PROCESSES SCRIPT [arguments]')
     launch(sys.argv[1], sys.argv[2:])

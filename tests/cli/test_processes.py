@@ -46,6 +46,8 @@ def test_several_machines(launch, monkeypatch):
     ]  # fmt: skip
     with pytest.raises(ValueError, match='--nnodes 2 needs --rdzv-endpoint HOST:PORT'):
         launch.torchrun_arguments('8', ['t.py', '--nnodes', '2'], 'logs')
+    monkeypatch.setenv('PORT', '1')
+    assert '--standalone' in launch.torchrun_arguments('8', ['t.py'], 'logs')
     for name, value in dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='b', PORT='1').items():
         monkeypatch.setenv(name, value)
     assert launch.torchrun_arguments('8', ['t.py'], 'logs')[3:] == [

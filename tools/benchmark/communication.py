@@ -206,7 +206,7 @@ def main() -> None:
             f'{row["gradients_ms"]:.2f}',
             f'{row["batch_norms_mb"]:.1f}' if norms else '-',
             f'{row["batch_norms_ms"]:.2f}' if norms else '-',
-            f'{row["masks_bytes"]:.1f}',
+            f'{row["masks_bytes"]:.2f}',
         )
     print_table(table)
 
