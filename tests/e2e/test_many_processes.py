@@ -83,7 +83,12 @@ default_hooks = dict(
 def start(tmp_path):
     """Return a function that starts a command line, and stop what is left at the end."""
     started = []
-    yield lambda command: started.append(popen(command)) or started[-1]
+
+    def run(command):
+        started.append(popen(command, tmp_path))
+        return started[-1]
+
+    yield run
     for process in started:
         if process.poll() is None:
             # The launcher stops its processes.
