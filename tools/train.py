@@ -3,8 +3,9 @@
 python tools/train.py configs/upernet_slak_t_ade20k.py --work-dir work_dirs/slak_t
 """
 
+from mmslak.cli.processes import ending_at_once
 from mmslak.cli.run import run
 from mmslak.console import guarded
 
 if __name__ == '__main__':
-    guarded(run, debug='add --debug')('train')
+    ending_at_once(guarded(run, debug='add --debug'))('train')

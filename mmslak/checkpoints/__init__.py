@@ -6,7 +6,7 @@ from .compare import Differences, compare
 from .errors import CheckpointError, UnsafeCheckpointError
 from .export import Exported, export_checkpoint, remove_initialisation
 from .initializer import PretrainedInit
-from .latest import latest_checkpoint, numbered_checkpoints
+from .latest import has_checkpoint, latest_checkpoint, numbered_checkpoints
 from .loader import load_from_file
 from .locate import SAFETENSORS, find_checkpoint, pretrained_names, resolve_name
 from .merging import merge_checkpoint
@@ -31,6 +31,7 @@ __all__ = [
     'export_checkpoint',
     'find_checkpoint',
     'from_official',
+    'has_checkpoint',
     'latest_checkpoint',
     'load_backbone',
     'load_classifier',

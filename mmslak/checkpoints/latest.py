@@ -8,6 +8,13 @@ from .reading import read_checkpoint
 
 #: Names that MMEngine gives to the checkpoints of a training.
 _NAME = re.compile(r'(?:iter|epoch)_(\d+)\.pth')
+#: File of MMEngine with the path of the last checkpoint.
+_POINTER = 'last_checkpoint'
+
+
+def has_checkpoint(work_dir: str | Path) -> bool:
+    """Return whether a training has saved a checkpoint in a work directory, even a damaged one."""
+    return (Path(work_dir) / _POINTER).is_file() or bool(numbered_checkpoints(work_dir))
 
 
 def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
@@ -35,11 +42,11 @@ def latest_checkpoint(work_dir: str | Path) -> tuple[str, list[str]]:
         CheckpointError: If all of them are damaged, naming the first one.
     """
     work_dir = Path(work_dir)
-    pointer = work_dir / 'last_checkpoint'
+    pointer = work_dir / _POINTER
     named = pointer.read_text().strip() if pointer.is_file() else ''
+    numbered = numbered_checkpoints(work_dir)
     candidates = [Path(named)] if named else []
     # A work directory may have been moved, so that its pointer is outdated.
-    numbered = numbered_checkpoints(work_dir)
     candidates += [path for path in numbered if path.name != Path(named).name or not named]
     moved = work_dir / Path(named).name
     if named and not Path(named).is_file() and moved.is_file():
@@ -60,3 +67,9 @@ def latest_checkpoint(work_dir: str | Path) -> tuple[str, list[str]]:
         f'--resume found no checkpoint in {work_dir}; pass its path, or --work-dir of the '
         'interrupted run'
     )
+
+
+def _numbered(work_dir: Path) -> list[Path]:
+    """Return the paths ``iter_N.pth`` and ``epoch_N.pth``, from the largest N."""
+    found = [(int(m[1]), p) for p in work_dir.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
+    return [path for _, path in sorted(found, key=lambda item: item[0], reverse=True)]

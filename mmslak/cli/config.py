@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -11,11 +12,13 @@ from mmengine.hub import get_config
 from ..engine.hooks.configured import configured_hooks, remove_disabled_hooks, remove_replaced_hooks
 from ..toolboxes import EXTRAS, ToolboxMissingError
 from .checks import check_options
+from .processes import TIMEOUT
 
 #: Hooks of every training, in the order in which those of the same priority run.
 _DEFAULT_HOOKS = dict(
     plain_checkpoint='PlainCheckpointHook',
     random_state='RandomStateHook',
+    step_images='StepImagesHook',
     non_finite='NonFiniteHook',
     throughput='ThroughputHook',
     # After the line on the throughput of this iteration.
@@ -221,9 +224,11 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
         launcher (str): ``none``, ``pytorch``, ``slurm`` or ``mpi``.
 
     Raises:
-        ValueError: If the launcher was not started or needs GPUs.
+        ValueError: If the launcher was not started or needs GPUs, or the config needs a runner or
+            an optimiser that is not supported.
     """
     cfg.launcher = launcher
+    _refuse_sharding(cfg)
     remove_replaced_hooks(cfg)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     # Options may have set some of their arguments, and None disables a hook.
@@ -240,12 +245,13 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
             '--launcher pytorch needs torchrun; start it with tools/dist_train.sh or '
             'tools/dist_test.sh'
         )
+    timeout = _timeout(cfg)
     if torch.cuda.is_available():
         return
     if launcher != 'pytorch':
         raise ValueError(f'--launcher {launcher} needs GPUs; use --launcher pytorch on CPUs')
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
     cfg.model_wrapper_cfg = ConfigDict(
         type='MMDistributedDataParallel',
         device_ids=None,
@@ -253,6 +259,49 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
     _replace_sync_bn(cfg.model)
+
+
+def _timeout(cfg: Config) -> float:
+    """Return the time in seconds after which a process that waits for others fails."""
+    settings = cfg.setdefault('env_cfg', ConfigDict()).setdefault('dist_cfg', ConfigDict())
+    timeout = settings.setdefault('timeout', TIMEOUT)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0:
+        raise ValueError(
+            f'env_cfg.dist_cfg.timeout must be a positive number of seconds, got {timeout!r}'
+        )
+    return timeout
+
+
+def _refuse_sharding(cfg: Config) -> None:
+    """Refuse runners and optimisers that distribute the weights or the state over processes.
+
+    Raises:
+        ValueError: Naming the key and what to use instead.
+    """
+    instead = (
+        'to save memory use --amp, model.backbone.with_cp=True or --effective-batch with a small '
+        'train_dataloader.batch_size'
+    )
+    runner = cfg.get('runner_type', 'Runner')
+    if runner != 'Runner':
+        raise ValueError(
+            f'runner_type={runner!r} is not supported, because the strategies of MMEngine split '
+            f'weights and optimiser over processes, but masks need whole weights; remove '
+            f'runner_type and strategy from the config, and {instead}'
+        )
+    wrapper = cfg.get('model_wrapper_cfg') or {}
+    if 'FullyShardedDataParallel' in str(wrapper.get('type')):
+        raise ValueError(
+            f'model_wrapper_cfg.type={wrapper["type"]!r} is not supported, because masks need '
+            f'whole weights; remove model_wrapper_cfg, and {instead}'
+        )
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer') or {}
+    if 'ZeroRedundancyOptimizer' in str(optimizer.get('type')):
+        raise ValueError(
+            'optim_wrapper.optimizer.type=ZeroRedundancyOptimizer is not supported, because its '
+            'state would be collected from all processes while only the first one saves a '
+            f'checkpoint; use type={optimizer.get("optimizer_type", "AdamW")!r}, and {instead}'
+        )
 
 
 def _replace_sync_bn(node) -> None:

@@ -7,12 +7,13 @@ import logging
 import os
 from pathlib import Path
 
-import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dist import is_main_process
 
 from ..checkpoints import (
     SAFETENSORS,
     find_checkpoint,
+    has_checkpoint,
     latest_checkpoint,
     numbered_checkpoints,
 )
@@ -33,6 +34,7 @@ from .config import (
     set_effective_batch,
 )
 from .explain import explained
+from .processes import shared_failure
 from .work_dir import claimed
 
 #: Value of the argument CHECKPOINT for testing an untrained network.
@@ -161,27 +163,23 @@ def _run(task: str, args: argparse.Namespace, cfg: Config) -> dict:
         cfg.default_hooks.checkpoint_fit = dict(type='mmslak.CheckpointFitHook')
 
     runner = None
-    try:
-        runner = Runner.from_cfg(cfg)
-        log = runner.logger
-        log.info(f'Config, environment and full log: {runner.log_dir}')
-        for note in notes:
-            log.warning(note)
-        if task == 'train':
-            _warn_untrained_backbone(cfg, log)
-            runner.train()
-            return _report_training(runner, log)
-        return _report_test(args, runner.test(), log, _is_detection(cfg))
-    except Exception as error:
-        explanation = explained(error, runner and runner.model)
-        if explanation is error:
-            raise
-        raise explanation from error
-    finally:
-        # At the end of the process the threads of the process group can outlive what they use,
-        # and abort a run that has finished.
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+    with shared_failure():
+        try:
+            runner = Runner.from_cfg(cfg)
+            log = runner.logger
+            log.info(f'Config, environment and full log: {runner.log_dir}')
+            for note in notes:
+                log.warning(note)
+            if task == 'train':
+                _warn_untrained_backbone(cfg, log)
+                runner.train()
+                return _report_training(runner, log)
+            return _report_test(args, runner.test(), log, _is_detection(cfg))
+        except Exception as error:
+            explanation = explained(error, runner and runner.model)
+            if explanation is error:
+                raise
+            raise explanation from error
 
 
 def _set_up_training(cfg: Config, args: argparse.Namespace) -> list[str]:
@@ -214,6 +212,15 @@ def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
 
 def _set_resume(cfg: Config, resume: str | None) -> list[str]:
     """Set the checkpoint from which the training continues, and return notes to log."""
+    if int(os.environ.get('TORCHELASTIC_MAX_RESTARTS', 0)) > 0:
+        if resume not in (None, 'auto'):
+            raise ValueError(
+                f'--resume {resume} cannot be combined with --max-restarts, because a restart '
+                'continues from the last checkpoint in the work directory; use --resume alone'
+            )
+        if not has_checkpoint(cfg.work_dir):
+            return []
+        resume = 'auto'
     if resume is None:
         # A config of the user may set resume itself.
         return [] if cfg.get('resume') else _earlier_training(cfg.work_dir)
@@ -336,7 +343,8 @@ def _report_test(
         for name, value in scores.items()
         if not name.endswith('_precision')
     ]
-    if args.out and Path(args.out).suffix == _SCORE_SUFFIX and not detection:
+    scores_only = args.out and Path(args.out).suffix == _SCORE_SUFFIX and not detection
+    if scores_only and is_main_process():
         Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(json.dumps(scores, indent=2) + '\n')
     if args.show_dir:

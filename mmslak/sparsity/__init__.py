@@ -3,9 +3,11 @@
 The weights that can be masked are in ``targets``, their masks in ``masks``, the number of active
 weights of each layer in ``allocation`` (with ``snip``), the first masks in ``initial_masks``, the
 times of the updates in ``schedule``, pruning and growing in ``grow``. ``evolution`` puts these
-together. ``semi_structured`` is about 2:4 sparsity.
+together. ``agreement`` compares masks between the processes of a distributed training.
+``semi_structured`` is about 2:4 sparsity.
 """
 
+from .agreement import RankDifferenceError, check_agreement, rank_list
 from .allocation import DENSE_ABOVE, allocate
 from .evolution import DynamicSparsity, Update
 from .grow import prune_and_grow, reset_moments_
@@ -19,15 +21,18 @@ from .targets import active_weights, select_model_targets, select_targets
 __all__ = [
     'DENSE_ABOVE',
     'DynamicSparsity',
+    'RankDifferenceError',
     'SparseMasks',
     'Update',
     'UpdateRule',
     'active_weights',
     'allocate',
+    'check_agreement',
     'is_two_four',
     'pack_mask',
     'prune_and_grow',
     'random_stream',
+    'rank_list',
     'reset_moments_',
     'select_model_targets',
     'select_targets',

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from .agreement import check_agreement
 from .checks import check_choice, check_count
 from .grow import GROWTHS, prune_and_grow, reset_moments_
 from .initial_masks import INITS, initial_masks
@@ -84,6 +85,8 @@ class DynamicSparsity:
         seed (int): Seed of random masks and random growth; the same on every rank.
         total_steps (int, optional): Optimiser steps of the whole training. Mode ``dynamic`` needs
             it unless the rate is constant and ``stop_at`` is not a share of the training.
+        verify_every (int): With several processes, masks and learning rates are compared between
+            the ranks after every ``verify_every`` updates.
 
     Raises:
         ValueError: Naming the key, the value got and what is allowed.
@@ -102,6 +105,7 @@ class DynamicSparsity:
         structure: str = 'unstructured',
         seed: int = 0,
         total_steps: int | None = None,
+        verify_every: int = 1,
     ):
         check_choice('mode', mode, MODES)
         check_choice('structure', structure, STRUCTURES)
@@ -109,6 +113,8 @@ class DynamicSparsity:
             check_choice('init', init, INITS)
         self.mode = mode
         self.rule = as_rule(update)
+        check_count('verify_every', verify_every)
+        self.verify_every = verify_every
         self.total_steps = total_steps
         self.seed = seed
         self.steps = 0
@@ -180,8 +186,8 @@ class DynamicSparsity:
             Update or None: The update, if one was due.
 
         Raises:
-            RuntimeError: If :meth:`before_step` was not called, or if the masks differ between
-                ranks after an update.
+            RuntimeError: If :meth:`before_step` was not called.
+            RankDifferenceError: If masks or learning rates differ between ranks after an update.
         """
         if not self._ready:
             raise RuntimeError(
@@ -277,7 +283,9 @@ class DynamicSparsity:
             if optimizer is not None:
                 reset_moments_(optimizer, parameter, mask ^ after)
         self.masks.apply_()
-        self.masks.verify_across_ranks()
+        # The count of updates is the same after resuming.
+        if (self.steps // self.rule.every) % self.verify_every == 0:
+            check_agreement(lambda: {**_learning_rates(optimizer), **self.masks.rank_values()})
         return Update(
             step=self.steps,
             rate=rate,
@@ -371,3 +379,12 @@ class DynamicSparsity:
         self._growth.load_state_dict(state['averages'], parameters)
         self._ready = False
         self.masks.apply_()
+
+
+def _learning_rates(optimizer: torch.optim.Optimizer | None) -> dict[str, str]:
+    """Return the learning rates, for :func:`check_agreement`."""
+    groups = [] if optimizer is None else optimizer.param_groups
+    return {
+        f'the learning rate of parameter group {index}': repr(float(group['lr']))
+        for index, group in enumerate(groups)
+    }

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from .agreement import check_agreement
 from .selection import short_hash
 from .targets import active_weights
 
@@ -179,27 +179,14 @@ class SparseMasks:
         """Check that all processes of ``torch.distributed`` have the same masks.
 
         Raises:
-            RuntimeError: In every process, naming the first parameter whose masks differ.
+            RankDifferenceError: On every rank, naming the first parameter whose masks differ and
+                the ranks.
         """
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-            return
-        mine = self.checksums()
-        gathered: list = [None] * dist.get_world_size()
-        dist.all_gather_object(gathered, mine)
-        for name in gathered[0]:
-            for rank, other in enumerate(gathered):
-                if other.get(name) != gathered[0][name]:
-                    raise RuntimeError(
-                        f'the mask of {name!r} differs between rank 0 (checksum '
-                        f'{gathered[0][name]}) and rank {rank} ({other.get(name)}); all ranks must '
-                        'train with the same seed and settings'
-                    )
-        for rank, other in enumerate(gathered):
-            for name in other:
-                if name not in gathered[0]:
-                    raise RuntimeError(
-                        f'{name!r} is one of the selected weights on rank {rank}, but not on rank 0'
-                    )
+        check_agreement(self.rank_values)
+
+    def rank_values(self) -> dict[str, str]:
+        """Return what must be the same on every rank, for :func:`check_agreement`."""
+        return {f'the mask of {name!r}': text for name, text in self.checksums().items()}
 
     # -- saving and loading ----------------------------------------------------------------
 

@@ -68,8 +68,9 @@ def test_hooks_of_pre_training_run_in_order(tmp_path):
     """The average first; masks before checkpoints; the end of the training after both."""
     assert names(hooks_of(ROOT / 'configs/slak_t_in1k.py', tmp_path)) == [
         'RuntimeInfoHook', 'EMAHook', 'IterTimerHook', 'DistSamplerSeedHook', 'VisualizationHook',
-        'RandomStateHook', 'LoggerHook', 'ParamSchedulerHook', 'DynamicSparsityHook',
-        'NonFiniteHook', 'SafeCheckpointHook', 'PlainCheckpointHook', 'FinishTrainingHook',
+        'RandomStateHook', 'StepImagesHook', 'LoggerHook', 'ParamSchedulerHook',
+        'DynamicSparsityHook', 'NonFiniteHook', 'SafeCheckpointHook', 'PlainCheckpointHook',
+        'FinishTrainingHook',
         'ThroughputHook', 'StopSignalHook',
     ]  # fmt: skip
 

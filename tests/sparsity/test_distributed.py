@@ -9,11 +9,32 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from mmslak.sparsity import DynamicSparsity, select_targets, snip_scores
+from mmslak.sparsity import DynamicSparsity, RankDifferenceError, select_targets, snip_scores
 
 
 def network():
     return nn.Sequential(nn.Linear(12, 16), nn.GELU(), nn.Linear(16, 4))
+
+
+def differing_rates(start, rank):
+    """Update masks every second step, compare every second update, and return the error.
+
+    The learning rate of one rank differs before the first update.
+    """
+    model = copy.deepcopy(start)
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.5, 'erk', dict(every=2), total_steps=13, verify_every=2
+    )
+    optimizer = torch.optim.SGD(model.parameters(), 0.1 * (1 + rank))
+    sparsity.attach(optimizer)
+    for step in range(1, 13):
+        optimizer.zero_grad()
+        model(torch.ones(1, 12)).sum().backward()
+        try:
+            optimizer.step()
+        except RankDifferenceError as error:
+            return step, str(error)
+    return None
 
 
 def work(rank, folder):
@@ -60,8 +81,9 @@ def work(rank, folder):
         sparsity.masks['2.weight'] = mask
     try:
         sparsity.masks.verify_across_ranks()
-    except RuntimeError as error:
+    except RankDifferenceError as error:
         result['error'] = str(error)
+    result['rates'] = differing_rates(start, rank)
     torch.save(result, f'{folder}/rank{rank}.pth')
     dist.barrier()
     # gloo's threads and the reducer of DDP can wait for each other at the end of the process.
@@ -97,4 +119,21 @@ def test_scores_use_gradients_averaged_over_ranks(results):
 
 def test_different_mask_is_named_on_both_ranks(results):
     for result in results:
-        assert "the mask of '2.weight' differs between rank 0" in result['error']
+        assert "the mask of '2.weight' differs between ranks: " in result['error']
+        assert ' on rank 0, ' in result['error'] and ' on rank 1; ' in result['error']
+
+
+def test_different_learning_rate_is_named_after_the_second_update(results):
+    for result in results:
+        assert result['rates'] == (
+            4,
+            'the learning rate of parameter group 0 differs between ranks: 0.1 on rank 0, 0.2 on '
+            'rank 1; all ranks must train with the same seed and settings',
+        )
+
+
+def test_verify_every_must_be_positive():
+    with pytest.raises(ValueError, match='verify_every must be a positive integer, got 0'):
+        DynamicSparsity(
+            select_targets(network()), 0.5, 'erk', dict(every=2), total_steps=9, verify_every=0
+        )

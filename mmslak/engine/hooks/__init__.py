@@ -8,6 +8,7 @@ from .plain_checkpoint import PlainCheckpointHook
 from .precise_bn import recompute_statistics
 from .random_state import RandomStateHook
 from .safe_checkpoint import SafeCheckpointHook
+from .step_images import StepImagesHook
 from .stop_signal import StopSignalHook
 from .throughput import ThroughputHook
 
@@ -20,6 +21,7 @@ __all__ = [
     'PlainCheckpointHook',
     'RandomStateHook',
     'SafeCheckpointHook',
+    'StepImagesHook',
     'StopSignalHook',
     'ThroughputHook',
     'recompute_statistics',

@@ -51,6 +51,9 @@ class DynamicSparsityHook(Hook):
             the checkpoint that training starts from, recovered from its zeros if it has none.
         structure (str): ``unstructured`` or ``2:4`` (linear layers).
         seed (int): Seed of random masks and random growth.
+        verify_every (int): With several processes, masks and learning rates are compared between
+            the ranks after every ``verify_every`` updates of the masks, by a hash of 8 bytes. A
+            difference stops the training and names the ranks.
 
     Raises:
         ValueError: For settings that are not allowed, before training starts.
@@ -69,6 +72,7 @@ class DynamicSparsityHook(Hook):
         init: str | None = None,
         structure: str = 'unstructured',
         seed: int = 0,
+        verify_every: int = 1,
     ):
         if mode not in MODES:
             raise ValueError(f'mode must be one of {", ".join(map(repr, MODES))}, got {mode!r}')
@@ -77,6 +81,7 @@ class DynamicSparsityHook(Hook):
         self.sparsity, self.allocation, self.targets = sparsity, allocation, targets
         self.update = dict(update or {})
         self.mode, self.init, self.structure, self.seed = mode, init, structure, seed
+        self.verify_every = verify_every
         self.dynamics: DynamicSparsity | None = None
         self._saved: dict | None = None
         self._updated = False
@@ -135,6 +140,7 @@ class DynamicSparsityHook(Hook):
             structure=self.structure,
             seed=self.seed,
             total_steps=steps,
+            verify_every=self.verify_every,
             **kwargs,
         )
 

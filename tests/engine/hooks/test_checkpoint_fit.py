@@ -41,6 +41,8 @@ def test_a_merged_checkpoint_needs_a_merged_model():
             CheckpointFitHook().after_load_checkpoint(
                 SimpleNamespace(model=model), dict(state_dict=other.state_dict())
             )
+
+
 def test_another_model_is_named_before_data_is_read(tmp_path):
     small_runner(tmp_path, iters=2).train()
     checkpoint = tmp_path / 'iter_2.pth'
