@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -118,21 +119,19 @@ def _reason(error: Exception) -> str | None:
         isinstance(error, RuntimeError) and _CONNECTION.search(str(error)) is not None
     )
     first_line = (str(error).splitlines() or [''])[0]
-    # MMEngine creates the process group on GPUs and keeps no store.
-    store = dist.distributed_c10d._get_default_store()
+    own = '' if lost else f'{type(error).__name__}: {first_line}'
     others = [rank for rank in range(dist.get_world_size()) if rank != dist.get_rank()]
-    try:
-        own = '' if lost else f'{type(error).__name__}: {first_line}'
-        store.set(_key(dist.get_rank()), own)
-        if not lost:
-            return None
-        deadline = time.monotonic() + GRACE
-        while not store.check([_key(r) for r in others]) and time.monotonic() < deadline:
-            time.sleep(0.5)
-        reports = {r: store.get(_key(r)).decode() for r in others if store.check([_key(r)])}
-    except RuntimeError:
-        # The process that keeps the store is lost too.
-        return f'the connection to the other ranks was lost ({first_line})'
+    # The store may be kept by a process that was killed or hangs, so that it never answers.
+    found: list[dict[int, str]] = []
+    exchange = threading.Thread(
+        target=_exchange, args=(dist.get_rank(), own, others, found), daemon=True
+    )
+    exchange.start()
+    exchange.join(GRACE if own else 2 * GRACE)
+    if not lost:
+        return None
+    # Rank 0 or its launcher keeps the store.
+    reports = found[0] if found else dict.fromkeys(others[1:], '')
     failed = [f'rank {rank} failed with {text}' for rank, text in reports.items() if text]
     silent = [rank for rank in others if rank not in reports]
     if failed:
@@ -144,6 +143,25 @@ def _reason(error: Exception) -> str | None:
             f'longer than env_cfg.dist_cfg.timeout for a step'
         )
     return f'the connection between the ranks was lost ({first_line})'
+
+
+def _exchange(rank: int, own: str, others: list[int], found: list[dict[int, str]]) -> None:
+    """Report an error, empty if it is a consequence, and append the reports of the others."""
+    # MMEngine creates the process group on GPUs and keeps no store.
+    store = dist.distributed_c10d._get_default_store()
+    deadline = time.monotonic() + GRACE
+    try:
+        store.set(_key(rank), own)
+        while not own and time.monotonic() < deadline:
+            if store.check([_key(other) for other in others]):
+                break
+            time.sleep(0.5)
+        if not own:
+            present = [other for other in others if store.check([_key(other)])]
+            found.append({other: store.get(_key(other)).decode() for other in present})
+    except RuntimeError:
+        # The process that keeps the store has ended.
+        return
 
 
 def _key(rank: int) -> str:

@@ -73,7 +73,7 @@ default_hooks = dict(
 )
 """)
         command = ['tools/dist_train.sh', config, processes, '--work-dir', tmp_path / 'work']
-        command += [*arguments, '--cfg-options', 'env_cfg.dist_cfg.timeout=15', *options]
+        command += [*arguments, '--cfg-options', 'env_cfg.dist_cfg.timeout=60', *options]
         return list(map(str, command))
 
     return make
@@ -128,7 +128,7 @@ def last_line(text):
     [
         ('kill', 137, 30, r'error: rank 1 was ended by SIGKILL, as when the machine runs out of '),
         ('raise', 1, 30, r'error: rank 1: RuntimeError: no luck$'),
-        ('hang', 1, 80, r'error: rank 1 does not respond: it was killed, ran out of memory, or '),
+        ('hang', 1, 150, r'error: rank 1 does not respond: it was killed, ran out of memory, or '),
         (
             'mask',
             1,
