@@ -47,22 +47,16 @@ def training(tmp_path):
     process.stdout.close()
 
 
-def config(tmp_path):
-    """Return a config whose data does not exist."""
-    path = tmp_path / 'mine.py'
-    path.write_text(
-        "default_scope = 'mmpretrain'\n"
-        "train_dataloader = dict(dataset=dict(type='ImageNet', data_root='/no/data'))\n"
-        'model = dict()\n'
-    )
-    return str(path)
+#: A config whose data does not exist.
+CONFIG = str(ROOT / 'configs' / 'sample' / 'slak_nano_in1k.py')
+NO_DATA = ['--cfg-options', 'data_root=/no/data']
 
 
 def test_a_second_training_is_refused(tmp_path, training):
     """Also while a process that loaded data outlives the killed training."""
     work_dir = tmp_path / 'work'
     with pytest.raises(ValueError) as error:
-        run('train', [config(tmp_path), '--work-dir', str(work_dir)])
+        run('train', [CONFIG, '--work-dir', str(work_dir), *NO_DATA])
     owner = rf'work_dir {work_dir} is used by another training \(process {training.pid} on .*\); '
     assert re.match(owner, str(error.value))
     # A test may use it.
@@ -88,7 +82,7 @@ def test_a_directory_that_cannot_be_written_to(tmp_path, task, work_dir, reason)
     work_dir = work_dir.format(tmp_path)
     checkpoint = ['none'] if task == 'test' else []
     with pytest.raises(ValueError) as error:
-        run(task, [config(tmp_path), *checkpoint, '--work-dir', work_dir])
+        run(task, [CONFIG, *checkpoint, '--work-dir', work_dir, *NO_DATA])
     assert str(error.value) == (
         f'work_dir {work_dir} cannot be written to ({reason}); choose another directory with '
         '--work-dir'
