@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -297,13 +298,26 @@ def test_several_processes_act_together(tmp_path, action):
     """A bad image of the second process is named by both, in the same iteration."""
     script = tmp_path / 'several.py'
     script.write_text(SEVERAL)
-    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
-    done = subprocess.run(
-        [*launcher, str(script), str(tmp_path / 'work'), action], capture_output=True, text=True,
-        env={**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT}/tests'}, timeout=300,
-    )  # fmt: skip
-    lines = re.findall('(?:STOPPED|ENDED) .*', done.stdout)
-    assert len(lines) == 2 and lines[0] == lines[1], done.stdout + done.stderr
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = str(free.getsockname()[1])
+    world = dict(WORLD_SIZE='2', MASTER_ADDR='localhost', MASTER_PORT=port)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / 'work'), action],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, **world, 'PYTHONPATH': f'{ROOT}:{ROOT}/tests', 'RANK': rank,
+                 'LOCAL_RANK': rank},
+        )
+        for rank in '01'
+    ]  # fmt: skip
+    try:
+        texts = [process.communicate(timeout=900)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    lines = [line for text in texts for line in re.findall('(?:STOPPED|ENDED) .*', text)]
+    assert len(lines) == 2 and lines[0] == lines[1], texts
     if action == 'stop':
         assert lines[0].startswith('STOPPED iteration 3: the loss is nan; the input of the model ')
         assert 'contains nan (process 1)' in lines[0]
