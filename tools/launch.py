@@ -71,9 +71,10 @@ def launch(processes: str, arguments: list[str]) -> None:
     """Run the processes, and end with the exit code and the error of the rank that failed first."""
     # Slurm sends it before the time limit. The processes save a checkpoint after SIGTERM.
     signal.signal(signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    # torchrun can count restarts differently on two machines, and then processes that share its
-    # store wait for each other forever. With this variable each start has its own store.
-    if launcher_parser().parse_known_args(arguments)[0].rdzv_endpoint:
+    options = launcher_parser().parse_known_args(arguments)[0]
+    if options.max_restarts or options.rdzv_endpoint:
+        # torchrun keeps one store for all starts of the processes. After a restart they could read
+        # addresses of the processes before. With this variable each start has its own store.
         os.environ['TORCH_DISABLE_SHARE_RDZV_TCP_STORE'] = '1'
     with tempfile.TemporaryDirectory(prefix='mmslak-launch-') as log_dir:
         try:
