@@ -111,7 +111,7 @@ class _Labels:
         for info, labels in zip(sample, in_threads(self._read, sample), strict=True):
             for label in labels:
                 seen.setdefault(label, info['seg_map_path'])
-        self.read = f'{len(sample)} of {len(infos)} label maps' if infos[len(sample) :] else 'all'
+        self.read = f'{len(sample)} of {len(infos)} label maps were read'
         if unknown := sorted(set(seen) - self.allowed):
             self._fail_unknown(unknown, seen)
         if self.reduce and not self.renumbers and self.key.startswith('train'):
@@ -123,19 +123,22 @@ class _Labels:
         for name, file in (('image', image), ('label map', path)):
             if fault := image_fault(file):
                 raise BadImageError(f'{self.key}: {name} {file}: {fault}; replace it')
-        with Image.open(path) as picture:
-            mode, size = picture.mode, picture.size
-            if mode not in _INDEX_MODES:
-                raise AnnotationError(
-                    f'{self.key}: label map {path} has the mode {mode} with '
-                    f'{len(picture.getbands())} channels; a label map has one channel with the '
-                    'number of the class in each pixel, so convert its colours to numbers'
-                )
-            try:
+        try:
+            expected, orientation = image_size(image, self.dataset)
+            with Image.open(path) as picture:
+                mode, bands, size = picture.mode, len(picture.getbands()), picture.size
                 labels = np.asarray(picture)
-            except OSError as error:
-                raise BadImageError(f'{self.key}: label map {path}: {error}') from None
-        expected, orientation = image_size(image, self.dataset)
+        # Pillow's decoders raise errors of many types, which contain the name of the file.
+        except Exception as error:
+            raise BadImageError(
+                f'{self.key}: the label map {path} or its image {image} cannot be read: {error}'
+            ) from None
+        if mode not in _INDEX_MODES:
+            raise AnnotationError(
+                f'{self.key}: label map {path} has the mode {mode} with {bands} channels; a label '
+                'map has one channel with the number of the class in each pixel, so convert its '
+                'colours to numbers'
+            )
         if size != expected:
             cause = (
                 f' after its orientation {orientation} in EXIF is applied; rotate the pixels and '
@@ -166,7 +169,7 @@ class _Labels:
         raise AnnotationError(
             f'{self.key}: label map {seen[unknown[0]]} has the label {unknown[0]}, but '
             f'{self.count} classes have the labels {first} to {self.count - 1 + first}{reduced}, '
-            f'and 255 is ignored; {hint} (read: {self.read})'
+            f'and 255 is ignored; {hint} ({self.read})'
         )
 
     def _check_reduction(self, seen: set[int], infos: list[dict]) -> None:

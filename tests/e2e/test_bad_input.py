@@ -68,6 +68,8 @@ def line_of(tmp_path, capsys, monkeypatch):
     """Return a function that runs a command line in this process and returns its error line."""
     monkeypatch.delenv('MMSLAK_TRACEBACK', raising=False)
     monkeypatch.chdir(tmp_path)
+    # MMEngine formats a config five times to log it, which takes longer than everything else.
+    monkeypatch.setattr(Config, 'pretty_text', '')
 
     def call(task, *arguments):
         with pytest.raises(SystemExit) as ended:
@@ -396,9 +398,9 @@ COCO = [
      ['positive width and height']),
     ('rotated by EXIF', exif_of_one_image, ['orientation 8 in EXIF']),
     ('missing image', lambda root: one_image(root).unlink(),
-     ['1 of 16 images are missing or damaged']),
+     ['images are missing or damaged']),
     ('truncated image', write_bytes(lambda data: data[:-200], one_image),
-     ['1 of 16 images are missing or damaged']),
+     ['images are missing or damaged']),
 ]  # fmt: skip
 
 
@@ -417,7 +419,6 @@ VOC = [
     ('truncated', write_bytes(lambda data: data[:-50], xml_file), ['is not an XML file']),
     ('reversed box', in_xml(rb'<xmax>\d+', b'<xmax>-7'), ['xmax -7', 'must not be below']),
     ('no number in a box', in_xml(rb'<ymin>\d+', b'<ymin>top'), ['has no numbers', "'top'"]),
-    ('other classes', in_xml(rb'<name>\w+', b'<name>moon'), ['moon not in metainfo.classes']),
 ]
 
 
