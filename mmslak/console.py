@@ -24,7 +24,7 @@ TRACEBACK = 'MMSLAK_TRACEBACK'
 def guarded(main: Callable, debug: str = f'set {TRACEBACK}=1') -> Callable:
     """Show errors that the user can correct as one message without a traceback.
 
-    ``ValueError``, ``FileNotFoundError`` and ``ImportError`` end the process with exit code 2, and
+    ``ValueError``, ``OSError`` and ``ImportError`` end the process with exit code 2, and
     a keyboard interrupt ends it with 130. With ``MMSLAK_TRACEBACK=1`` the traceback is shown.
     Warnings that the user cannot act on are hidden.
 
@@ -43,7 +43,7 @@ def guarded(main: Callable, debug: str = f'set {TRACEBACK}=1') -> Callable:
         warnings.filterwarnings('ignore', category=DeprecationWarning)
         try:
             main(*args)
-        except (ValueError, FileNotFoundError, ImportError) as error:
+        except (ValueError, OSError, ImportError) as error:
             if os.environ.get(TRACEBACK):
                 raise
             print(f'error: {_message(error)}', file=sys.stderr)
