@@ -11,7 +11,7 @@ from mmengine.hub import get_config
 
 from ..engine.hooks.configured import configured_hooks, remove_disabled_hooks, remove_replaced_hooks
 from ..toolboxes import EXTRAS, ToolboxMissingError
-from .checks import check_options
+from .config_check import check_options
 from .processes import TIMEOUT
 
 #: Hooks of every training, in the order in which those of the same priority run.

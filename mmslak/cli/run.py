@@ -21,7 +21,7 @@ from ..console import TRACEBACK
 from ..engine.runner import Runner
 from ..validation.coco import read_categories
 from ..validation.layouts import check_datasets
-from .checks import check_config
+from .config_check import check_config
 from .config import (
     default_work_dir,
     enable_amp,

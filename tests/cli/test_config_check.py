@@ -6,7 +6,7 @@ from mmengine.hooks import EmptyCacheHook
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import MODELS
 
-from mmslak.cli.checks import arguments_of, check_config, check_options
+from mmslak.cli.config_check import arguments_of, check_config, check_options
 from mmslak.models import SLaK
 
 
