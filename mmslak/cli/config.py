@@ -9,21 +9,15 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
-from ..engine.hooks.configured import configured_hooks, remove_disabled_hooks, remove_replaced_hooks
+from ..engine.hooks.configured import (
+    add_default_hooks,
+    configured_hooks,
+    remove_disabled_hooks,
+    remove_replaced_hooks,
+)
 from ..toolboxes import EXTRAS, ToolboxMissingError
 from .config_check import check_options
 from .processes import TIMEOUT
-
-#: Hooks of every training, in the order in which those of the same priority run.
-_DEFAULT_HOOKS = dict(
-    plain_checkpoint='PlainCheckpointHook',
-    random_state='RandomStateHook',
-    step_images='StepImagesHook',
-    non_finite='NonFiniteHook',
-    throughput='ThroughputHook',
-    # After the line on the throughput of this iteration.
-    stop_signal='StopSignalHook',
-)
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
@@ -230,13 +224,7 @@ def prepare(cfg: Config, launcher: str = 'none') -> None:
     cfg.launcher = launcher
     _refuse_sharding(cfg)
     remove_replaced_hooks(cfg)
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    # Options may have set some of their arguments, and None disables a hook.
-    for name, kind in _DEFAULT_HOOKS.items():
-        if hooks.setdefault(name, ConfigDict()) is not None:
-            hooks[name] = dict(dict(type=f'mmslak.{kind}'), **hooks[name])
-    if hooks.get('checkpoint') and hooks.checkpoint.get('type') == 'CheckpointHook':
-        hooks.checkpoint.type = 'mmslak.SafeCheckpointHook'
+    add_default_hooks(cfg)
     remove_disabled_hooks(cfg)
     if launcher == 'none':
         return

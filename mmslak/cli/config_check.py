@@ -81,7 +81,11 @@ def check_options(cfg: Config, options: dict) -> None:
         ValueError: If a key is not in the config and nothing reads it, or nearly equals another
             key, naming the nearest one.
     """
+    end = '._delete_'
+    replaced = tuple(key.removesuffix(end) + '.' for key in options if key.endswith(end))
     for option in options:
+        if option.startswith(replaced):
+            continue
         node, path = cfg, ''
         for part in option.split('.'):
             if isinstance(node, (list, tuple)):
@@ -144,8 +148,7 @@ def check_config(cfg: Config, task: str) -> None:
             raise ValueError(f'{key} must be a dict, got {value!r}')
         _Walk(cfg.get('default_scope') or 'mmengine').check(value, key)
     for name, hook in (cfg.get('default_hooks') or {}).items():
-        # This package sets the type of `throughput`.
-        if isinstance(hook, dict) and 'type' not in hook and name != 'throughput':
+        if isinstance(hook, dict) and 'type' not in hook:
             others = [other for other in cfg.default_hooks if other != name]
             raise ValueError(f'default_hooks.{name} has no type{suggestion(name, others)}')
 

@@ -18,10 +18,10 @@ from ..checkpoints import (
     numbered_checkpoints,
 )
 from ..console import TRACEBACK
+from ..engine.hooks.configured import add_default_hooks
 from ..engine.runner import Runner
 from ..validation.coco import read_categories
 from ..validation.layouts import check_datasets
-from .config_check import check_config
 from .config import (
     default_work_dir,
     enable_amp,
@@ -33,6 +33,7 @@ from .config import (
     process_rank,
     set_effective_batch,
 )
+from .config_check import check_config
 from .explain import explained
 from .processes import shared_failure
 from .work_dir import claimed
@@ -145,6 +146,7 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     if args.debug:
         os.environ[TRACEBACK] = '1'
     cfg = load_config(args.config, args.cfg_options)
+    add_default_hooks(cfg)
     check_config(cfg, task)
     cfg.skip_bad_images = args.skip_bad_images
     cfg.work_dir = args.work_dir or default_work_dir(cfg, args.config)

@@ -7,6 +7,17 @@ _SINGLE = ('DynamicSparsityHook', 'EMAHook', 'FinishTrainingHook')
 #: Names of the hooks that MMEngine registers if a config does not name them.
 _MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
+#: Hooks of every training, in the order in which those of the same priority run.
+_DEFAULTS = dict(
+    plain_checkpoint='PlainCheckpointHook',
+    random_state='RandomStateHook',
+    step_images='StepImagesHook',
+    non_finite='NonFiniteHook',
+    throughput='ThroughputHook',
+    # After the line on the throughput of this iteration.
+    stop_signal='StopSignalHook',
+)
+
 
 def configured_hooks(cfg: Config, kind: str) -> list[ConfigDict]:
     """Return the settings of all hooks of one type in a config.
@@ -24,6 +35,22 @@ def configured_hooks(cfg: Config, kind: str) -> list[ConfigDict]:
     named = (cfg.get('default_hooks') or {}).values()
     hooks = [*named, *(cfg.get('custom_hooks') or [])]
     return [hook for hook in hooks if hook and _type_name(hook.get('type')) == kind]
+
+
+def add_default_hooks(cfg: Config) -> None:
+    """Add the hooks of every training to ``default_hooks``.
+
+    The config may set some of their arguments without their type, and None disables a hook.
+
+    Args:
+        cfg (Config): Changed in place.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    for name, kind in _DEFAULTS.items():
+        if hooks.setdefault(name, ConfigDict()) is not None:
+            hooks[name] = dict(dict(type=f'mmslak.{kind}'), **hooks[name])
+    if hooks.get('checkpoint') and hooks.checkpoint.get('type') == 'CheckpointHook':
+        hooks.checkpoint.type = 'mmslak.SafeCheckpointHook'
 
 
 def remove_replaced_hooks(cfg: Config) -> None:
