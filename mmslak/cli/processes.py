@@ -155,7 +155,7 @@ def _exchange(rank: int, own: str, others: list[int], found: list[dict[int, str]
         while not own and time.monotonic() < deadline:
             if store.check([_key(other) for other in others]):
                 break
-            time.sleep(0.5)
+            time.sleep(0.1)
         if not own:
             present = [other for other in others if store.check([_key(other)])]
             found.append({other: store.get(_key(other)).decode() for other in present})

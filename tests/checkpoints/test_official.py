@@ -1,7 +1,9 @@
 """The authors' checkpoints: names written out, and values compared by an explicit forward pass."""
 
 import argparse
+import logging
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -268,7 +270,8 @@ def test_fine_tuning_keeps_the_masks(converted, tmp_path):
     model.backbone.init_weights()
     hook = DynamicSparsityHook(mode='fixed')
     parameters = select_targets(model.backbone, 'all', 'backbone.')
-    masks = hook._pretrained_masks(model, parameters)
+    runner = SimpleNamespace(logger=logging.getLogger())
+    masks = hook._pretrained_masks(runner, model, parameters)
     if not converted:
         assert not masks
         recovered = SparseMasks.from_weights(parameters)

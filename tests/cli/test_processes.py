@@ -109,7 +109,7 @@ class Group:
         self.left, self.store = False, dist.HashStore()
         for rank, text in reports.items():
             self.store.set(f'mmslak/failure/{rank}', text)
-        monkeypatch.setattr(processes, 'GRACE', 0.1)
+        monkeypatch.setattr(processes, 'GRACE', 0.5)
         monkeypatch.setattr(dist, 'is_initialized', lambda: True)
         monkeypatch.setattr(dist, 'get_world_size', lambda: 3)
         monkeypatch.setattr(dist, 'get_rank', lambda: 0)
