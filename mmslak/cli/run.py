@@ -20,7 +20,7 @@ from ..checkpoints import (
 from ..console import TRACEBACK
 from ..engine.hooks.configured import add_default_hooks
 from ..engine.runner import Runner
-from ..validation.coco import read_categories
+from ..validation.coco_annotations import read_categories
 from ..validation.layouts import check_datasets
 from .config import (
     default_work_dir,

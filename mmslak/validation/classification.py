@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .errors import AnnotationError
+from .data_errors import AnnotationError
 from .lookup import dataset_class, is_subclass
 
 #: Number of names that a message lists.

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .coco import check_objects, read_categories
+from .coco_annotations import check_objects, read_categories
 from .lookup import type_name
-from .voc import read_objects
+from .voc_annotations import read_objects
 
 
 def check_annotations(cfg: Config, dataset: dict, key: str) -> list[str]:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from .classification import check_folders
+from .data_errors import DatasetLayoutError
 from .detection import check_annotations
-from .errors import DatasetLayoutError
 from .segmentation import check_label_maps
 
 _ADE20K = """\

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from .errors import AnnotationError
+from .data_errors import AnnotationError
 from .images import BadImageError, image_fault
 from .lookup import dataset_class, image_size, in_threads, is_subclass, spread, steps
 

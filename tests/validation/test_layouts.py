@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmslak.sample_data import COCO_CATEGORY_IDS, THING_CLASSES, write_sample_data
-from mmslak.validation.coco import read_categories
+from mmslak.validation.coco_annotations import read_categories
 from mmslak.validation.layouts import DatasetLayoutError, check_datasets
 
 ANN_FILE = 'annotations/instances_train2017.json'

@@ -5,7 +5,7 @@ import json
 import math
 from pathlib import Path
 
-from .errors import AnnotationError
+from .data_errors import AnnotationError
 from .lookup import image_size, spread, steps
 
 #: Entries that MMDetection reads of every object.

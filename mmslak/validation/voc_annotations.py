@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from .errors import AnnotationError, DatasetLayoutError
+from .data_errors import AnnotationError, DatasetLayoutError
 
 _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 
