@@ -45,7 +45,10 @@ SMALL = [
         for setting in ('num_workers=0', 'persistent_workers=False')
     ),
 ]
-SHORT = {'seg': ['train_cfg.max_iters=1'], 'cls': ['train_cfg.max_epochs=1']}
+SHORT = {
+    'seg': ['train_cfg.max_iters=1'],
+    **{task: ['train_cfg.max_epochs=1'] for task in ('coco', 'voc', 'cls')},
+}
 
 
 @pytest.fixture(scope='module')
@@ -188,7 +191,7 @@ OPTIONS = [
 )
 def test_option(sample, configs, tmp_path, line_of, task, option, words):
     data = f'data_root={sample / DATA[task]}'
-    options = [data, *SMALL, *SHORT.get(task, []), option]
+    options = [data, *SMALL, *SHORT[task], option]
     check(line_of('train', configs[task], '--cfg-options', *options), words)
 
 
@@ -199,7 +202,11 @@ ARGUMENTS = [
     ('train', 'seg', ['--cfg-options', 'a=[1,(2'], ['Imbalanced brackets']),
     ('train', 'seg', ['--effective-batch', '3'], ['--effective-batch', 'got 3']),
     ('train', 'seg', ['--effective-batch', 'many'], ['--effective-batch', "'many'"]),
-    ('train', 'seg', ['--auto-scale-lr'], ['auto_scale_lr.base_batch_size']),
+    (
+        'train', 'seg',
+        ['--auto-scale-lr', '--cfg-options', 'auto_scale_lr.base_batch_size=0'],
+        ['auto_scale_lr.base_batch_size', 'got 0'],
+    ),
     ('train', 'seg', ['--launcher', 'pytorch'], ['needs torchrun']),
     ('train', 'seg', ['--launcher', 'horovod'], ['--launcher', "'horovod'"]),
     ('train', 'seg', ['--lr', '1'], ['unrecognized arguments']),
@@ -231,7 +238,7 @@ ARGUMENTS = [
     ids=[' '.join([*row[:2], *row[2]]) for row in ARGUMENTS],
 )
 def test_arguments(sample, configs, line_of, tool, task, arguments, words):
-    options = [f'data_root={sample / DATA[task]}', *SMALL]
+    options = [f'data_root={sample / DATA[task]}', *SMALL, *SHORT[task]]
     if '--cfg-options' not in arguments:
         arguments = [*arguments, '--cfg-options']
     check(line_of(tool, configs[task], *arguments, *options), words)
@@ -475,7 +482,7 @@ DATA_CASES = [
 def test_data(sample, configs, tmp_path, line_of, task, change, options, words):
     root = Path(shutil.copytree(sample / DATA[task], tmp_path / 'data'))
     change(root)
-    options = [f'data_root={root}', *SMALL, *SHORT.get(task, []), *options]
+    options = [f'data_root={root}', *SMALL, *SHORT[task], *options]
     check(line_of('train', configs[task], '--cfg-options', *options), words)
 
 
