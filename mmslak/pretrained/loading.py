@@ -73,7 +73,7 @@ def _build(meta: Mapping, source: str) -> nn.Module:
             dict(
                 default_scope=_SCOPE,
                 model=meta['model'],
-                test_pipeline=meta['test_pipeline'],
+                test_pipeline=_with_tuples(meta['test_pipeline']),
             )
         )
         model = build_model(cfg)
@@ -83,6 +83,16 @@ def _build(meta: Mapping, source: str) -> nn.Module:
         raise CheckpointError(f'the model config of {source} cannot be built: {reason}') from error
     model.cfg = cfg
     return model
+
+
+def _with_tuples(node):
+    """Copy settings from JSON with tuples in place of lists of numbers, as MMCV's sizes need."""
+    if isinstance(node, Mapping):
+        return {key: _with_tuples(value) for key, value in node.items()}
+    if not isinstance(node, list):
+        return node
+    items = [_with_tuples(item) for item in node]
+    return tuple(items) if all(isinstance(item, (int, float)) for item in items) else items
 
 
 def _check_types(settings: list, source: str) -> None:

@@ -18,6 +18,7 @@ from mmslak.pretrained import load_model
 from mmslak.toolboxes import ToolboxMissingError
 
 NAME = 'slak_nano_camvid'
+CONFIG = ROOT / 'configs/upernet_slak_nano_finetune_camvid.py'
 IMAGE = ROOT / 'tests/data/camvid/images/test/0001TP_008550.jpg'
 apis = pytest.importorskip('mmseg.apis')
 
@@ -39,7 +40,7 @@ def test_the_model_of_the_package():
     for name, value in model.state_dict().items():
         assert torch.equal(value, checkpoint['state_dict'][name])
     # As built from the config in the repository.
-    reference = build_model(load_config(ROOT / 'configs/upernet_slak_nano_camvid.py')).eval()
+    reference = build_model(load_config(CONFIG)).eval()
     reference.load_state_dict(checkpoint['state_dict'])
     image = torch.rand(1, 3, 96, 128)
     with torch.no_grad():
@@ -54,7 +55,7 @@ def test_inference_of_mmsegmentation():
     shown = apis.show_result_pyplot(model, str(IMAGE), result, show=False, with_labels=False)
     assert shown.shape == (360, 480, 3)
     # MMSegmentation's own way, with the config and the name.
-    config = load_config(ROOT / 'configs/upernet_slak_nano_camvid.py')
+    config = load_config(CONFIG)
     same = apis.inference_model(apis.init_model(config, NAME, 'cpu'), str(IMAGE))
     assert np.array_equal(same.pred_sem_seg.data, result.pred_sem_seg.data)
 
