@@ -15,6 +15,47 @@ from ...registry import HOOKS
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
+class _Forks:
+    """Handlers of the signals in processes that a training forks, such as those that load data.
+
+    Python runs a handler only between its own instructions. A process that waits for a lock when
+    SIGTERM arrives would therefore wait for ever, and with it the pool of processes that ends it.
+    SIGTERM has to end it at once. The other signals also reach it if they are sent to the whole
+    group, and it ignores them, because the training finishes its iteration.
+    """
+
+    def __init__(self):
+        self.active = False
+        self._mask: set = set()
+
+    def before(self) -> None:
+        """Hold back the signals until the new process has its own handlers."""
+        if self.active:
+            self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def in_parent(self) -> None:
+        """Let the signals through again."""
+        if self.active:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def in_child(self) -> None:
+        """Set the handlers and let the signals through."""
+        if self.active:
+            self.active = False
+            for number in SIGNALS:
+                ending = number == signal.SIGTERM
+                signal.signal(number, signal.SIG_DFL if ending else signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+
+_FORKS = _Forks()
+os.register_at_fork(
+    before=_FORKS.before,
+    after_in_parent=_FORKS.in_parent,
+    after_in_child=_FORKS.in_child,
+)
+
+
 @HOOKS.register_module()
 class StopSignalHook(Hook):
     """Save a checkpoint and stop after SIGTERM, SIGINT (Ctrl-C) or SIGUSR1.
@@ -37,18 +78,14 @@ class StopSignalHook(Hook):
 
     def before_train(self, runner) -> None:
         """Install the handlers of the signals."""
-        self._received, self._process = 0, os.getpid()
+        self._received = 0
         # Python allows this in the main thread only.
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}
+            _FORKS.active = True
 
     def _remember(self, number: int, frame) -> None:
-        worker = os.getpid() != self._process
-        if worker and number == signal.SIGTERM:
-            # PyTorch ends the processes that load data in this way.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        elif self._received and not worker:
+        if self._received:
             self._restore()
             os.kill(os.getpid(), number)
         self._received = number
@@ -56,7 +93,7 @@ class StopSignalHook(Hook):
     def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._previous = {}
+        self._previous, _FORKS.active = {}, False
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Save and stop if a process has received a signal.

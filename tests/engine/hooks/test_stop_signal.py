@@ -1,5 +1,6 @@
 """Saving a checkpoint when a training is told to stop."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -89,16 +90,36 @@ def test_a_second_signal_stops_at_once():
         time.sleep(1)
 
 
-def test_a_process_that_loads_data_can_be_ended():
+def test_processes_that_wait_for_a_lock_can_be_ended():
+    """As a pool does at its end, at any time after the process was started."""
+    hook, runner, *_ = started()
+    lock = multiprocessing.get_context('fork').Semaphore(0)
+    for attempt in range(60):
+        child = os.fork()
+        if child == 0:
+            lock.acquire()
+            os._exit(0)
+        time.sleep(attempt % 30 * 1e-5)
+        os.kill(child, signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+            time.sleep(1e-4)
+        if ended == (0, 0):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert ended[0] == child and os.WTERMSIG(ended[1]) == signal.SIGTERM, f'fork {attempt}'
+    hook.after_train(runner)
+
+
+def test_a_process_that_loads_data_ignores_signals_to_the_group():
     hook, runner, *_ = started()
     child = os.fork()
     if child == 0:
         os.kill(os.getpid(), signal.SIGUSR1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
-        os._exit(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        os._exit(7)
     _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGTERM
+    assert os.WEXITSTATUS(status) == 7
     hook.after_train(runner)
 
 
