@@ -27,6 +27,7 @@ def claimed(work_dir: str | Path, exclusive: bool = True) -> Iterator[None]:
         ValueError: If it cannot be written to, or if another training uses it.
     """
     path = Path(work_dir) / LOCK_FILE
+    new = not path.parent.exists()
     with contextlib.ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,13 @@ def claimed(work_dir: str | Path, exclusive: bool = True) -> Iterator[None]:
             ) from None
         if exclusive:
             _lock(file, work_dir)
-        yield
+        try:
+            yield
+        finally:
+            # A run that was refused leaves nothing.
+            if new and os.listdir(path.parent) == [LOCK_FILE]:
+                path.unlink()
+                path.parent.rmdir()
 
 
 def _lock(file, work_dir: str | Path) -> None:

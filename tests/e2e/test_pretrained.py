@@ -39,7 +39,14 @@ TRAINING = [
 def test_test_by_name(tmp_path):
     out = tmp_path / 'scores.json'
     run_tool(
-        'tools/test.py', CONFIG, NAME, '--work-dir', tmp_path, '--out', out, options=TWELVE_IMAGES
+        'tools/test.py',
+        'configs/upernet_slak_nano_finetune_camvid.py',
+        NAME,
+        '--work-dir',
+        tmp_path,
+        '--out',
+        out,
+        options=TWELVE_IMAGES,
     )
     expected = read_checkpoint(NAME)['meta']['miou_of_twelve_test_images']
     assert json.loads(out.read_text())['mIoU'] == pytest.approx(expected, abs=0.1)
