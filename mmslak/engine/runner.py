@@ -61,7 +61,8 @@ class Runner(MMEngineRunner):
         logger = super().build_logger(*args, **kwargs)
         for handler in logger.handlers:
             if type(handler) is logging.StreamHandler:
-                handler.setStream(sys.stdout)
+                # setStream would flush the old stream, which may be closed.
+                handler.stream = sys.stdout
                 handler.setFormatter(ConsoleFormatter())
                 handler.addFilter(ConsoleFilter())
             elif isinstance(handler, logging.FileHandler):
