@@ -130,8 +130,8 @@ def _reason(error: Exception) -> str | None:
     exchange.join(GRACE if own else 2 * GRACE)
     if not lost:
         return None
-    # Rank 0 or its launcher keeps the store.
-    reports = found[0] if found else dict.fromkeys(others[1:], '')
+    # Rank 0 or its launcher keeps the store, so that no answer means that rank 0 is lost.
+    reports = found[0] if found else dict.fromkeys([rank for rank in others if rank], '')
     failed = [f'rank {rank} failed with {text}' for rank, text in reports.items() if text]
     silent = [rank for rank in others if rank not in reports]
     if failed:
@@ -155,7 +155,7 @@ def _exchange(rank: int, own: str, others: list[int], found: list[dict[int, str]
         while not own and time.monotonic() < deadline:
             if store.check([_key(other) for other in others]):
                 break
-            time.sleep(0.1)
+            time.sleep(GRACE / 10)
         if not own:
             present = [other for other in others if store.check([_key(other)])]
             found.append({other: store.get(_key(other)).decode() for other in present})

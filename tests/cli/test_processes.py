@@ -4,6 +4,7 @@ import argparse
 import json
 import logging
 import signal
+import threading
 from datetime import timedelta
 
 import pytest
@@ -103,16 +104,16 @@ def test_a_failure_is_described_in_one_line(launch, tmp_path, monkeypatch):
 
 
 class Group:
-    """Stand-in for a process group of three ranks, of which this one is rank 0."""
+    """Stand-in for a process group of three ranks."""
 
-    def __init__(self, monkeypatch, reports):
+    def __init__(self, monkeypatch, reports, rank=0):
         self.left, self.store = False, dist.HashStore()
-        for rank, text in reports.items():
-            self.store.set(f'mmslak/failure/{rank}', text)
+        for other, text in reports.items():
+            self.store.set(f'mmslak/failure/{other}', text)
         monkeypatch.setattr(processes, 'GRACE', 0.5)
         monkeypatch.setattr(dist, 'is_initialized', lambda: True)
         monkeypatch.setattr(dist, 'get_world_size', lambda: 3)
-        monkeypatch.setattr(dist, 'get_rank', lambda: 0)
+        monkeypatch.setattr(dist, 'get_rank', lambda: rank)
         monkeypatch.setattr(dist.distributed_c10d, '_get_default_store', lambda: self.store)
         monkeypatch.setattr(dist, 'destroy_process_group', self.leave)
 
@@ -137,6 +138,24 @@ def test_a_lost_connection_is_explained(monkeypatch, reports, words):
     with pytest.raises(RankFailureError, match=f'^{words}'), shared_failure():
         raise LOST
     assert not group.left and group.store.get('mmslak/failure/0') == b''
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+@pytest.mark.parametrize('broken', ['hangs', 'ended'])
+def test_a_lost_store_means_that_rank_0_is_lost(monkeypatch, rank, broken):
+    group, released = Group(monkeypatch, {}, rank), threading.Event()
+
+    class Store:
+        def set(self, key, value):
+            if broken == 'hangs':
+                released.wait(60)
+            raise RuntimeError('Connection reset by peer')
+
+    group.store = Store()
+    words = 'rank 0 does not respond' if rank else 'the connection between the ranks was lost'
+    with pytest.raises(RankFailureError, match=f'^{words}'), shared_failure():
+        raise LOST
+    released.set()
 
 
 def test_an_own_error_is_reported_and_the_group_is_left_only_after_success(monkeypatch):
