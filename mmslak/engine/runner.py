@@ -14,6 +14,7 @@ from torch import nn
 from ..checkpoints import read_checkpoint
 from ..validation.images import BadImageError, check_images, name_bad_images, no_image_left
 from .hooks.checkpoint_fit import check_fit
+from .hooks.stop_signal import StopSignalHook
 
 # Messages of MMEngine that go to the log file, but not to the terminal.
 _LOG_FILE_ONLY = re.compile(
@@ -97,7 +98,12 @@ class Runner(MMEngineRunner):
         """
         if self._resume and self._load_from:
             check_fit(read_checkpoint(self._load_from), self.model, str(self._load_from))
-        return super().train()
+        try:
+            return super().train()
+        finally:
+            for hook in self.hooks:
+                if isinstance(hook, StopSignalHook):
+                    hook.release()
 
     def build_dataloader(self, dataloader, seed: int | None = None, diff_rank_seed: bool = False):
         """Build a data loader after checking that its images exist and can be read.

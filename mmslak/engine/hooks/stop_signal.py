@@ -25,35 +25,32 @@ class _Forks:
     """
 
     def __init__(self):
-        self.active = False
+        self._handled: list[int] = []
         self._mask: set = set()
 
     def before(self) -> None:
         """Hold back the signals until the new process has its own handlers."""
-        if self.active:
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        self._handled = [
+            number
+            for number, handler in handlers.items()
+            if isinstance(getattr(handler, '__self__', None), StopSignalHook)
+        ]
+        if self._handled:
             self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     def in_parent(self) -> None:
         """Let the signals through again."""
-        if self.active:
+        if self._handled:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     def in_child(self) -> None:
         """Set the handlers and let the signals through."""
-        if self.active:
-            self.active = False
-            for number in SIGNALS:
+        if self._handled:
+            for number in self._handled:
                 ending = number == signal.SIGTERM
                 signal.signal(number, signal.SIG_DFL if ending else signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-
-
-_FORKS = _Forks()
-os.register_at_fork(
-    before=_FORKS.before,
-    after_in_parent=_FORKS.in_parent,
-    after_in_child=_FORKS.in_child,
-)
 
 
 @HOOKS.register_module()
@@ -82,18 +79,18 @@ class StopSignalHook(Hook):
         # Python allows this in the main thread only.
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._remember) for number in SIGNALS}
-            _FORKS.active = True
 
     def _remember(self, number: int, frame) -> None:
         if self._received:
-            self._restore()
+            self.release()
             os.kill(os.getpid(), number)
         self._received = number
 
-    def _restore(self) -> None:
+    def release(self) -> None:
+        """Restore the handlers of the signals, also after a training that failed."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-        self._previous, _FORKS.active = {}, False
+        self._previous = {}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Save and stop if a process has received a signal.
@@ -123,10 +120,10 @@ class StopSignalHook(Hook):
 
     def after_train(self, runner) -> None:
         """Restore the handlers of the signals."""
-        self._restore()
+        self.release()
 
     def _stop(self, runner, when: str, save: bool) -> None:
-        self._restore()
+        self.release()
         hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
         if save and hooks and not hooks[0].by_epoch:
             hooks[0]._save_checkpoint(runner)
@@ -136,3 +133,11 @@ class StopSignalHook(Hook):
         name = signal.Signals(self._received).name
         runner.logger.warning(f'Stopped {when} by {name}: {kept}{advice}')
         raise SystemExit(128 + self._received)
+
+
+_FORKS = _Forks()
+os.register_at_fork(
+    before=_FORKS.before,
+    after_in_parent=_FORKS.in_parent,
+    after_in_child=_FORKS.in_child,
+)

@@ -93,6 +93,9 @@ def test_a_second_signal_stops_at_once():
 def test_processes_that_wait_for_a_lock_can_be_ended():
     """As a pool does at its end, at any time after the process was started."""
     hook, runner, *_ = started()
+    # A later training in the same process has ended, and restored the handlers of the first.
+    later, *_ = started()
+    later.after_train(runner)
     lock = multiprocessing.get_context('fork').Semaphore(0)
     for attempt in range(60):
         child = os.fork()
