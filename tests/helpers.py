@@ -28,7 +28,8 @@ def run_tool(*command, options=(), expect=0, launcher=None):
         options (Sequence): Values of ``--cfg-options``.
         expect (int): Exit code that the process must have.
         launcher (Sequence, optional): Program that runs the tool. Default: Python, in a process
-            that has already imported the toolboxes.
+            that has already imported the toolboxes, so that environment variables that are read
+            on import have no effect.
 
     Returns:
         str: What the process prints, on standard output and standard error.

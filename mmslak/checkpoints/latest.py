@@ -67,9 +67,3 @@ def latest_checkpoint(work_dir: str | Path) -> tuple[str, list[str]]:
         f'--resume found no checkpoint in {work_dir}; pass its path, or --work-dir of the '
         'interrupted run'
     )
-
-
-def _numbered(work_dir: Path) -> list[Path]:
-    """Return the paths ``iter_N.pth`` and ``epoch_N.pth``, from the largest N."""
-    found = [(int(m[1]), p) for p in work_dir.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
-    return [path for _, path in sorted(found, key=lambda item: item[0], reverse=True)]

@@ -31,9 +31,13 @@ def find_checkpoint(path: str | Path) -> str:
         str: The path of the file. A URL is returned as it is.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, or if it is a directory.
     """
     found = resolve_name(path)
+    if found and Path(found).is_dir():
+        raise FileNotFoundError(
+            f'checkpoint {path} is a directory; name one of the checkpoints in it'
+        )
     if '://' not in found and not Path(found).is_file():
         raise FileNotFoundError(f'checkpoint {path} does not exist')
     return found

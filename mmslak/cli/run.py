@@ -20,7 +20,7 @@ from ..checkpoints import (
 from ..console import TRACEBACK
 from ..engine.hooks.configured import add_default_hooks
 from ..engine.runner import Runner
-from ..validation.coco_annotations import read_categories
+from ..validation.coco_annotations import read_annotations
 from ..validation.layouts import check_datasets
 from .config import (
     default_work_dir,
@@ -298,7 +298,7 @@ def _categories(cfg: Config) -> list[int] | None:
         return None
     classes = (dataset.get('metainfo') or {}).get('classes')
     # Without a class list the dataset has COCO's classes, which check_datasets has compared.
-    found = read_categories(file)
+    found = read_annotations(file)['categories']
     return [item['id'] for item in found if classes is None or item['name'] in classes]
 
 

@@ -43,7 +43,7 @@ def claimed(work_dir: str | Path, exclusive: bool = True) -> Iterator[None]:
             yield
         finally:
             # A run that was refused leaves nothing.
-            if new and os.listdir(path.parent) == [LOCK_FILE]:
+            if new and path.parent.is_dir() and os.listdir(path.parent) == [LOCK_FILE]:
                 path.unlink()
                 path.parent.rmdir()
 

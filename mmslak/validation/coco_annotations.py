@@ -1,6 +1,5 @@
 """Reads annotation files in COCO format, and checks the objects in them."""
 
-import contextlib
 import json
 import math
 from pathlib import Path
@@ -12,49 +11,38 @@ from .lookup import image_size, spread, steps
 _NEEDED = ('image_id', 'category_id', 'bbox', 'area')
 
 
-def read_categories(path: str | Path) -> list[dict]:
-    """Read the categories of an annotation file in COCO format.
-
-    Only this part of the file is decoded, because the file of COCO's training set has half a
-    gigabyte.
+def read_annotations(path: str | Path) -> dict:
+    """Read an annotation file in COCO format.
 
     Args:
         path (str or Path): The JSON file.
 
     Returns:
-        list[dict]: ``id`` and ``name`` of each category in the order of the file.
+        dict: Its content. Each of the ``categories`` has ``id`` and ``name``.
 
     Raises:
         ValueError: If the file is not a JSON file or has no categories.
     """
-    text, found = Path(path).read_text(), None
-    with contextlib.suppress(ValueError):
-        start = text.index('[', text.rindex('"categories"'))
-        found, _ = json.JSONDecoder().raw_decode(text, start)
-    if not _are_categories(found):
-        try:
-            whole = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f'{path} is not a JSON file: {error}') from None
-        found = whole.get('categories') if isinstance(whole, dict) else None
-    if not _are_categories(found):
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f'{path} is not a JSON file: {error}') from None
+    categories = content.get('categories') if isinstance(content, dict) else None
+    if not isinstance(categories, list) or not all(
+        isinstance(item, dict) and {'id', 'name'} <= set(item) for item in categories
+    ):
         raise ValueError(
             f"{path} is not in COCO format: it has no list 'categories' of id and name"
         )
-    return found
+    return content
 
 
-def _are_categories(found) -> bool:
-    return isinstance(found, list) and all(
-        isinstance(item, dict) and {'id', 'name'} <= set(item) for item in found
-    )
-
-
-def check_objects(file: Path, dataset: dict, key: str) -> list[str]:
+def check_objects(content: dict, file: Path, dataset: dict, key: str) -> list[str]:
     """Check the objects in an annotation file in COCO format, and the sizes of 100 images.
 
     Args:
-        file (Path): The JSON file. It is read completely.
+        content (dict): From :func:`read_annotations`.
+        file (Path): The file, for messages.
         dataset (dict): Settings of the dataset.
         key (str): Its key in the config, for messages.
 
@@ -65,7 +53,6 @@ def check_objects(file: Path, dataset: dict, key: str) -> list[str]:
         AnnotationError: If an entry of an object is missing or wrong, or if an image has another
             size than the file says.
     """
-    content = json.loads(file.read_text())
     images = {image.get('id'): image for image in content.get('images') or []}
     categories = {category['id'] for category in content['categories']}
     masks = any(step.get('with_mask') for step in steps(dataset, 'LoadAnnotations'))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .coco_annotations import check_objects, read_categories
+from .coco_annotations import check_objects, read_annotations
 from .lookup import type_name
 from .voc_annotations import read_objects
 
@@ -45,7 +45,8 @@ def check_annotations(cfg: Config, dataset: dict, key: str) -> list[str]:
     classes = list(classes)
     file = Path(dataset.get('data_root') or '') / dataset['ann_file']
     if kind == 'CocoDataset':
-        found = [category['name'] for category in read_categories(file)]
+        content = read_annotations(file)
+        found = [category['name'] for category in content['categories']]
     else:
         found = read_objects(dataset, file, key)
     unknown = [name for name in classes if name not in found]
@@ -69,7 +70,7 @@ def check_annotations(cfg: Config, dataset: dict, key: str) -> list[str]:
                 f'{path}.num_classes is {count}, but {where} has {len(classes)} '
                 f'({_names(classes)}); set num_classes={len(classes)}'
             )
-    notes = check_objects(file, dataset, key) if kind == 'CocoDataset' else []
+    notes = check_objects(content, file, dataset, key) if kind == 'CocoDataset' else []
     if left_out:
         notes.append(f'{key}: these classes in {file} are not used: {_names(left_out)}')
     return notes

@@ -30,6 +30,11 @@ def test_names_are_those_of_files_in_the_package():
         assert file.startswith(mmslak.__path__[0])
 
 
+def test_a_directory_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match='is a directory; name one of the checkpoints'):
+        find_checkpoint(tmp_path)
+
+
 def test_paths_stay_as_they_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({'a': torch.ones(1)}, NAME)

@@ -510,7 +510,7 @@ def weights(**kwargs):
 CHECKPOINTS = [
     ('text', lambda path: path.write_text('hello'), ['is not a checkpoint']),
     ('empty', lambda path: path.write_bytes(b''), ['is not a checkpoint']),
-    ('directory', lambda path: path.mkdir(), ['file.pth']),
+    ('directory', lambda path: path.mkdir(), ['is a directory', 'name one']),
     ('truncated', cut(weights), ['truncated or damaged', 'bytes']),
     ('truncated, older format', cut(weights, _use_new_zipfile_serialization=False),
      ['truncated or damaged', 'bytes']),

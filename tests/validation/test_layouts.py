@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from mmslak.sample_data import COCO_CATEGORY_IDS, THING_CLASSES, write_sample_data
-from mmslak.validation.coco_annotations import read_categories
+from mmslak.validation.coco_annotations import read_annotations
 from mmslak.validation.layouts import DatasetLayoutError, check_datasets
 
 ANN_FILE = 'annotations/instances_train2017.json'
@@ -38,15 +38,15 @@ def voc(root, **dataset):
 
 
 def test_categories_are_read_at_any_position(sample, tmp_path):
-    found = read_categories(sample / 'coco' / ANN_FILE)
+    found = read_annotations(sample / 'coco' / ANN_FILE)['categories']
     assert [item['name'] for item in found] == list(THING_CLASSES)
     assert [item['id'] for item in found] == list(COCO_CATEGORY_IDS)
-    # A nested key of the same name must not be taken for the list.
+    # A nested key of the same name is not the list.
     content = json.loads((sample / 'coco' / ANN_FILE).read_text())
     content['info']['categories'] = 'eight'
     content = dict(categories=content['categories'], info=content['info'])
     (tmp_path / 'a.json').write_text(json.dumps(content))
-    assert read_categories(tmp_path / 'a.json') == found
+    assert read_annotations(tmp_path / 'a.json')['categories'] == found
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_categories_are_read_at_any_position(sample, tmp_path):
 def test_files_without_annotations_are_named(tmp_path, text, message):
     (tmp_path / 'bad.json').write_text(text)
     with pytest.raises(ValueError, match=message) as error:
-        read_categories(tmp_path / 'bad.json')
+        read_annotations(tmp_path / 'bad.json')
     assert 'bad.json' in str(error.value)
 
 
