@@ -3,10 +3,15 @@
 Importing the package registers its modules with MMEngine under the scope ``mmslak``. With
 ``custom_imports = dict(imports=['mmslak'])`` a config can use
 ``backbone=dict(type='mmslak.SLaK', arch='tiny')``. MMDetection, MMSegmentation and MMPretrain are
-not imported.
+not imported. Without MMEngine, ``mmslak.ops`` and ``mmslak.sparsity`` can still be used.
 """
 
-from . import engine, models, sparsity
+import importlib.util
+
+from . import sparsity
+
+if importlib.util.find_spec('mmengine') is not None:
+    from . import engine, models
 
 __version__ = '0.1.0'
 __all__ = ['__version__', 'engine', 'models', 'sparsity']

@@ -13,8 +13,8 @@ from mmengine.config import Config
 from PIL import Image
 from rich.console import Console
 
-from mmslak.analysis import picture_sheet
 from mmslak.analysis.complexity import weight_uses
+from mmslak.analysis.sheet import picture_sheet
 from mmslak.checkpoints import read_checkpoint
 from mmslak.cli.demo import (
     CAPTIONS,

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pycocotools.coco import COCO
 from rich.console import Console
 
-from mmslak.analysis import picture_sheet
+from mmslak.analysis.sheet import picture_sheet
 from mmslak.cli.demo import (
     CAPTIONS,
     choose_pictures,

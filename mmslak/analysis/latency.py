@@ -1,6 +1,7 @@
 """Latency and peak memory of several ways to compute the same."""
 
 import ctypes
+import math
 import platform
 import statistics
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 import torch
 
 _STATUS = Path('/proc/self/status')
+#: Length of a turn on a GPU, in milliseconds, which short runs are repeated to fill.
+_TURN_MS = 5.0
 
 
 @dataclass
@@ -40,9 +43,10 @@ def measure_in_turns(
 ) -> dict[str, Cost]:
     """Time several ways in turns, so that other load on the machine affects all of them.
 
-    The clock is that of ``torch.utils.benchmark``, which waits for the GPU. The number of threads
-    is the caller's (``torch.set_num_threads``); ``torch.utils.benchmark.Timer`` would set it to 1,
-    and would run each way three times in a turn.
+    On a GPU, short runs are repeated within a turn and timed together by CUDA events, as they
+    follow each other in a network. On a CPU the clock is that of ``torch.utils.benchmark``. The
+    number of threads is the caller's (``torch.set_num_threads``); ``torch.utils.benchmark.Timer``
+    would set it to 1, and would run each way three times in a turn.
 
     Args:
         ways (dict[str, Callable]): By name, functions that make the inputs and return the function
@@ -55,10 +59,8 @@ def measure_in_turns(
     Returns:
         dict[str, Cost]: By name.
     """
-    # Imported here because it searches for a CUDA toolkit and prints warnings.
-    from torch.utils.benchmark import timer
-
-    costs, runs = {}, {}
+    clock = _gpu_time if device == 'cuda' else _cpu_time
+    costs, runs, counts = {}, {}, {}
     for name, prepare in ways.items():
         prepare()()
         progress()
@@ -68,13 +70,36 @@ def measure_in_turns(
             run()
         progress()
         costs[name], runs[name] = Cost(peak_mb=peak[0]), run
+        counts[name] = 1
+        if device == 'cuda':
+            counts[name] = min(100, math.ceil(_TURN_MS / clock(run, 1)))
     for _ in range(repeats):
         for name, run in runs.items():
-            start = timer()
-            run()
-            costs[name].times.append(1e3 * (timer() - start))
+            costs[name].times.append(clock(run, counts[name]))
             progress()
     return costs
+
+
+def _cpu_time(run: Callable[[], object], count: int) -> float:
+    """Return the milliseconds of one of ``count`` runs."""
+    # Imported here because it searches for a CUDA toolkit and prints warnings.
+    from torch.utils.benchmark import timer
+
+    start = timer()
+    for _ in range(count):
+        run()
+    return 1e3 * (timer() - start) / count
+
+
+def _gpu_time(run: Callable[[], object], count: int) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(count):
+        run()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / count
 
 
 def machine(device: str = 'cpu') -> str:

@@ -116,6 +116,8 @@ def enable_amp(cfg: Config) -> None:
     Raises:
         ValueError: If the type of ``optim_wrapper`` does not support it.
     """
+    if not isinstance(cfg.get('optim_wrapper'), dict):
+        return  # The check of the config names it.
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind in ('OptimWrapper', 'AmpOptimWrapper', 'mmslak.AmpOptimWrapper'):
         cfg.optim_wrapper.type = 'mmslak.AmpOptimWrapper'

@@ -147,6 +147,9 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
         os.environ[TRACEBACK] = '1'
     cfg = load_config(args.config, args.cfg_options)
     add_default_hooks(cfg)
+    if task == 'train' and args.amp:
+        # Before the check, because the options of mixed precision belong to this wrapper.
+        enable_amp(cfg)
     check_config(cfg, task)
     cfg.skip_bad_images = args.skip_bad_images
     cfg.work_dir = args.work_dir or default_work_dir(cfg, args.config)
@@ -189,8 +192,6 @@ def _set_up_training(cfg: Config, args: argparse.Namespace) -> list[str]:
     notes = check_datasets(cfg, ('train', 'val'))
     if args.effective_batch is not None:
         set_effective_batch(cfg, args.effective_batch, process_count(args.launcher))
-    if args.amp:
-        enable_amp(cfg)
     if args.auto_scale_lr:
         enable_lr_scaling(cfg)
     return notes + _set_resume(cfg, args.resume)

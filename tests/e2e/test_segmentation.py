@@ -159,7 +159,10 @@ def test_training_with_two_processes(data, tmp_path):
     torchrun = (
         sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'
     )  # fmt: skip
-    text = train(tmp_path, data, 2, '--launcher', 'pytorch', '--amp', launcher=torchrun)
+    text = train(
+        tmp_path, data, 2, '--launcher', 'pytorch', '--amp',
+        options=['optim_wrapper.dtype=bfloat16'], launcher=torchrun,
+    )  # fmt: skip
     assert len(losses(text)) == 2
     assert (tmp_path / 'iter_2.pth').is_file()
 

@@ -18,9 +18,9 @@ from PIL import Image
 from rich.box import SIMPLE
 from rich.table import Table
 
-from mmslak.analysis import picture_sheet
 from mmslak.analysis.complexity import config_costs, config_sparsity
 from mmslak.analysis.curves import read_scalars
+from mmslak.analysis.sheet import picture_sheet
 from mmslak.cli.config import load_config
 from mmslak.cli.demo import CAPTIONS, choose_pictures
 from mmslak.cli.run import run
