@@ -10,8 +10,9 @@ import matplotlib.pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
+from ..analysis.pages import markdown_table
 from ..models import MODES
-from .study import markdown_table, mean_and_spread, paired_differences
+from .study import mean_and_spread, paired_differences
 
 #: Scores by name of the network and seed.
 Scores = Mapping[str, Mapping[int, float]]

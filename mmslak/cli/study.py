@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from rich.table import Table
-
 from ..analysis.curves import read_scalars
 from ..analysis.latency import machine
 from ..console import progress_bar
@@ -277,20 +275,3 @@ def paired_differences(
         for seed in scores[first]
         if seed in scores[second]
     ]
-
-
-def markdown_table(table: Table) -> str:
-    """Return a table in Markdown.
-
-    Args:
-        table (Table): Rows, heads and alignments are used.
-
-    Returns:
-        str: One line for the heads, one for the alignments, and one for each row.
-    """
-    heads = [str(column.header) for column in table.columns]
-    marks = ['---:' if column.justify == 'right' else '---' for column in table.columns]
-    rows = zip(*(column.cells for column in table.columns), strict=True)
-    lines = [f'| {" | ".join(heads)} |', f'|{"|".join(marks)}|']
-    lines += [f'| {" | ".join(map(str, row))} |' for row in rows]
-    return '\n'.join(lines) + '\n'

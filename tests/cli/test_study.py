@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from rich.table import Table
 
 from mmslak.cli import study
 from mmslak.cli.study import (
     Training,
     _digest,
-    markdown_table,
     mean_and_spread,
     paired_differences,
     run_study,
@@ -131,14 +129,6 @@ def test_differences_are_those_of_the_same_seed():
     assert paired_differences(scores, [('a', 'c'), ('b', 'c'), ('a', 'missing')]) == [-2.0]
     # The order of the seeds does not matter.
     assert sorted(paired_differences(scores, [('b', 'a')])) == [-3.0, -1.0]
-
-
-def test_markdown_of_a_table():
-    table = Table('name', title='not in the Markdown')
-    table.add_column('score', justify='right')
-    table.add_row('a', '1.0')
-    table.add_row('b', '-')
-    assert markdown_table(table) == '| name | score |\n|---|---:|\n| a | 1.0 |\n| b | - |\n'
 
 
 def test_sparsity_study_reports_scores_of_all_seeds(tmp_path, monkeypatch, load_tool):

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmslak.analysis.erf import THRESHOLDS
+from mmslak.analysis.pages import insert_table
 from mmslak.cli.kernel_grid import (
     CAMVID,
     CAMVID_PEER,
@@ -26,7 +27,7 @@ from mmslak.cli.kernel_grid import (
     score_table,
     summary,
 )
-from mmslak.cli.study import markdown_table, mean_and_spread
+from mmslak.cli.study import mean_and_spread
 from mmslak.console import guarded
 
 #: Name of a result file without suffix, and of its network in tables.
@@ -135,19 +136,6 @@ def draw_curves(results: dict[str, dict], path: Path) -> None:
     plt.close(figure)
 
 
-def insert(page: str, name: str, table: Table) -> str:
-    """Replace what stands between the comments of a table in a page.
-
-    Raises:
-        ValueError: If the page does not have the comments.
-    """
-    begin, end = f'<!-- {name} -->\n', f'<!-- end of {name} -->'
-    if begin not in page or end not in page:
-        raise ValueError(f'the page must contain the lines {begin.strip()} and {end}')
-    before, rest = page.split(begin, 1)
-    return f'{before}{begin}{markdown_table(table)}{end}{rest.split(end, 1)[1]}'
-
-
 @guarded
 def main() -> None:
     """Write the tables and figures."""
@@ -181,7 +169,7 @@ def main() -> None:
     page = args.page.read_text()
     console = Console(width=130)
     for name, table in tables.items():
-        page = insert(page, name, table)
+        page = insert_table(page, name, table)
         console.print(table)
     args.page.write_text(page)
     console.print(f'Updated {args.page}, figures in {args.results}')

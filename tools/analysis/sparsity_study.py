@@ -15,11 +15,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from mmslak.analysis.pages import markdown_table
 from mmslak.cli.study import (
     Training,
     add_study_options,
     check_positive,
-    markdown_table,
     mean_and_spread,
     run_study,
     summarise,

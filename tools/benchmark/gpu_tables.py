@@ -1,0 +1,159 @@
+"""Write the GPU tables of docs/performance.md from results of tools/benchmark/gpu.py.
+
+python tools/benchmark/gpu_tables.py docs/gpu/h200.json
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mmslak.analysis.pages import insert_table
+from mmslak.console import guarded
+
+NAMES = dict(
+    convnext='ConvNeXt', slak='SLaK', unaligned='SLaK, not aligned', merged='SLaK, merged',
+    native="SLaK on cuDNN's convolution",
+)  # fmt: skip
+ARCHS = dict(tiny='T', small='S', base='B')
+
+
+def _times(sizes) -> str:
+    return 'x'.join(map(str, sizes))
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return '-' if value is None else f'{value:.{digits}g}'
+
+
+def correctness_table(rows: list[dict]) -> Table:
+    """Count the cases that agree, and show the largest error, for each precision."""
+    table = Table('precision')
+    for heading in ('cases', 'agree', 'forward', 'input gradient', 'weight gradient'):
+        table.add_column(heading, justify='right')
+    for name in dict.fromkeys(row['precision'] for row in rows):
+        group = [row for row in rows if row['precision'] == name]
+        errors = [row['errors'] for row in group if 'errors' in row]
+        table.add_row(
+            name, str(len(group)), str(sum(row['agrees'] for row in group)),
+            *(
+                _number(max((e[part] for e in errors), default=None), 2)
+                for part in ('forward', 'input_gradient', 'weight_gradient')
+            ),
+        )  # fmt: skip
+    return table
+
+
+def operator_table(rows: list[dict]) -> Table:
+    """Put the best of cuDNN, Triton and auto side by side, one row for each case."""
+    table = Table('feature map', 'kernel', 'precision', 'pass')
+    for heading in (
+        'cuDNN', 'cuDNN, channels last', 'Triton', 'auto', 'auto, channels last', 'times faster',
+        'than the better cuDNN',
+    ):  # fmt: skip
+        table.add_column(heading, justify='right')
+
+    def key(row):
+        return row['shape'], row['kernel'], row['precision'], row['direction']
+
+    for (shape, kernel, precision, direction), group in itertools.groupby(rows, key):
+        ms = {(row['implementation'], row['layout']): row['ms'] for row in group}
+        native = ms['native', 'planar'], ms['native', 'channels_last']
+        auto = ms['auto', 'planar'], ms['auto', 'channels_last']
+        table.add_row(
+            _times(shape), _times(kernel), precision, direction.replace('_', ' + '),
+            *map(_number, (*native, ms['triton', 'planar'], *auto)),
+            f'{native[0] / auto[0]:.1f}', f'{min(native) / min(auto):.1f}',
+        )  # fmt: skip
+    return table
+
+
+def network_table(rows: list[dict]) -> Table:
+    """Put the networks of a case side by side with ConvNeXt."""
+    table = Table('mode', 'batch', 'size', 'network')
+    for heading in ('ms', 'ratio to ConvNeXt', 'images/s', 'peak memory, MB'):
+        table.add_column(heading, justify='right')
+    peers = dict(tiny='small', small='base', base='base')
+    times = {(r['mode'], r['batch'], r['size'], r['network'], r['arch']): r['ms'] for r in rows}
+    for row in rows:
+        case = row['mode'], row['batch'], row['size']
+        name = f'{NAMES[row["network"]]}-{ARCHS.get(row["arch"], row["arch"])}'
+        peer = times.get((*case, 'convnext', peers.get(row['arch'])))
+        ratio = '-' if peer is None else f'{row["ms"] / peer:.2f} ({ARCHS[peers[row["arch"]]]})'
+        if row['network'] == 'convnext':
+            ratio = '-'
+        table.add_row(
+            row['mode'], str(row['batch']), str(row['size']), name, _number(row['ms'], 4), ratio,
+            _number(1e3 * row['batch'] / row['ms'], 4), _number(row['peak_mb'], 5),
+        )  # fmt: skip
+    return table
+
+
+def block_table(rows: list[dict]) -> Table:
+    """Show the fastest block sizes of each case."""
+    table = Table('pass', 'feature map', 'kernel', 'fastest blocks')
+    for heading in ('ms', 'slowest, ms'):
+        table.add_column(heading, justify='right')
+
+    def key(row):
+        return row['direction'], row['shape'], row['kernel']
+
+    for (direction, shape, kernel), group in itertools.groupby(rows, key):
+        timed = sorted((row for row in group if 'ms' in row), key=lambda row: row['ms'])
+        if timed:
+            table.add_row(
+                direction.replace('_', ' '), _times(shape), _times(kernel),
+                ', '.join(map(str, timed[0]['blocks'])), _number(timed[0]['ms']),
+                _number(timed[-1]['ms']),
+            )  # fmt: skip
+    return table
+
+
+def sparse_table(rows: list[dict]) -> Table:
+    """Show the time of 2:4 sparse linear layers next to dense ones."""
+    table = Table('rows', 'layer')
+    for heading in ('dense, ms', '2:4, ms', 'ratio'):
+        table.add_column(heading, justify='right')
+    for row in rows:
+        ratio = row['sparse_ms'] / row['dense_ms']
+        table.add_row(
+            str(row['rows']), f'{row["into"]} -> {row["out"]}', _number(row['dense_ms']),
+            _number(row['sparse_ms']), f'{ratio:.2f}',
+        )  # fmt: skip
+    return table
+
+
+TABLES = dict(
+    correctness=correctness_table,
+    operator=operator_table,
+    networks=network_table,
+    blocks=block_table,
+    sparse=sparse_table,
+)
+
+
+@guarded
+def main() -> None:
+    """Write the tables into the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('results', type=Path, metavar='JSON', help='file of tools/benchmark/gpu.py')
+    parser.add_argument('--page', type=Path, default=Path('docs/performance.md'), help='page')
+    args = parser.parse_args()
+    sections = json.loads(args.results.read_text())['sections']
+    page, console = args.page.read_text(), Console(width=160)
+    for name, build in TABLES.items():
+        if sections.get(name):
+            table = build(sections[name])
+            page = insert_table(page, f'gpu {name}', table)
+            console.print(table)
+    args.page.write_text(page)
+    console.print(f'Updated {args.page}')
+
+
+if __name__ == '__main__':
+    main()
