@@ -160,21 +160,17 @@ def _compiled(compiler: str, again: bool = False) -> Path:
     command = [compiler, *_FLAGS, native]
     inputs = [_SOURCE.read_bytes(), ' '.join(command), _processor(), os.stat(compiler).st_mtime]
     digest = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmslak' / 'ops'
-    file = cache / f'depthwise-{machine}-{digest}.so'
+    name = f'depthwise-{machine}-{digest}.so'
     try:
-        cache.parent.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (cache.parent, cache):
-            folder.mkdir(mode=0o700, exist_ok=True)
-        if not (_is_private(cache.parent) and _is_private(cache)):
-            raise PermissionError(f'other users can write to {cache}')
-        if file.is_file() and _is_private(file) and not again:
+        cache = cache_directory()
+        file = cache / name
+        if file.is_file() and is_private(file) and not again:
             return file
         folder = tempfile.mkdtemp(dir=cache)
     except OSError:
         # The cache cannot be used: compile for this process alone, in a directory of this user.
         folder = tempfile.mkdtemp(prefix='mmslak-')
-        file = Path(folder) / file.name
+        file = Path(folder) / name
     fresh = Path(folder) / 'fresh.so'
     try:
         subprocess.run(
@@ -189,7 +185,26 @@ def _compiled(compiler: str, again: bool = False) -> Path:
     return file
 
 
-def _is_private(path: Path) -> bool:
+def cache_directory() -> Path:
+    """Return the directory of this package's cache, created if it is missing.
+
+    Raises:
+        OSError: If it cannot be created, or if other users can write to it.
+    """
+    try:
+        root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    except RuntimeError as error:  # there is no home directory
+        raise FileNotFoundError(str(error)) from error
+    cache = root / 'mmslak' / 'ops'
+    root.mkdir(parents=True, exist_ok=True)
+    for folder in (cache.parent, cache):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if not (is_private(cache.parent) and is_private(cache)):
+        raise PermissionError(f'other users can write to {cache}')
+    return cache
+
+
+def is_private(path: Path) -> bool:
     """Return whether only this user and root can write to ``path``.
 
     Loading a library runs its code, so that nobody else may be able to put one there.

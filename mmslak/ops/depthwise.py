@@ -13,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import register_flop_formula
 
-from . import cpp, native, pytorch
+from . import cpp, measured, native, pytorch
 
-#: Values of ``implementation``: ``auto`` chooses by device, dtype and shape; ``native`` is
-#: PyTorch's convolution; ``pytorch`` consists of other operators of PyTorch; ``cpp`` is compiled
-#: for this CPU on first use; ``triton`` runs on GPUs.
+#: Values of ``implementation``: ``auto`` chooses by device, dtype and shape, on GPUs by timing
+#: (``measured.py``); ``native`` is PyTorch's convolution; ``pytorch`` consists of other operators
+#: of PyTorch; ``cpp`` is compiled for this CPU on first use; ``triton`` runs on GPUs.
 IMPLEMENTATIONS = ('auto', 'native', 'pytorch', 'cpp', 'triton')
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -187,21 +188,6 @@ def _sum_of_native(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Ten
     return out
 
 
-def _triton():
-    """Return the module of the Triton kernels, or None if Triton is not installed."""
-    # Optional dependency: some builds of PyTorch come without Triton.
-    try:
-        from . import triton_kernels
-    except ImportError:
-        return None
-    return triton_kernels
-
-
-def _triton_runs_on(x: Tensor) -> bool:
-    kernels = _triton()
-    return kernels is not None and kernels.available(x)
-
-
 def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> str:
     """Choose the implementation of ``auto`` by device, dtype and shape.
 
@@ -211,11 +197,12 @@ def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> s
         gradient (bool): Choose for the gradient of the kernel instead of the convolution.
 
     Returns:
-        str: ``native``, ``pytorch``, ``cpp`` or ``triton``.
+        str: ``native``, ``pytorch``, ``cpp``, or ``measured``, which chooses between ``native`` and
+        ``triton`` by timing both.
     """
     large = max(kernel_size) > 7
     if x.device.type == 'cuda':
-        return 'triton' if large and _triton_runs_on(x) else 'native'
+        return 'measured' if large and measured.available(x) else 'native'
     if x.device.type != 'cpu' or x.dtype not in (*_HALF, torch.float32, torch.float64):
         return 'native'
     if not cpp.available():
@@ -229,7 +216,7 @@ def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> s
     return 'native' if fast and not gradient else 'cpp'
 
 
-_MODULES = {'native': native, 'pytorch': pytorch, 'cpp': cpp}
+_MODULES = {'native': native, 'pytorch': pytorch, 'cpp': cpp, 'measured': measured}
 
 
 def _implementation(x: Tensor, kernel_size: tuple[int, int], asked: str, gradient: bool = False):
@@ -241,12 +228,12 @@ def _implementation(x: Tensor, kernel_size: tuple[int, int], asked: str, gradien
             f'or the one in the environment variable CXX), got a tensor on {x.device}; '
             "implementation='auto' runs everywhere"
         )
-    if name == 'triton' and not _triton_runs_on(x):
+    if name == 'triton' and not measured.triton_runs_on(x):
         raise ValueError(
             "implementation='triton' needs Triton and tensors of float16, bfloat16 or float32 on a "
             f"CUDA device, got {x.dtype} on {x.device}; implementation='auto' runs everywhere"
         )
-    return _triton() if name == 'triton' else _MODULES[name]
+    return measured.triton() if name == 'triton' else _MODULES[name]
 
 
 def _widened(x: Tensor, implementation) -> bool:
@@ -296,9 +283,10 @@ _library.define(
     'depthwise_conv2d_weight_gradient(Tensor x, Tensor grad, SymInt height, SymInt width, '
     'str implementation) -> Tensor'
 )
-for _device in ('CPU', 'CUDA'):
-    _library.impl('depthwise_conv2d', _forward, _device)
-    _library.impl('depthwise_conv2d_weight_gradient', _weight_gradient, _device)
+# For every device. Autograd and tracing have rules of their own below.
+_EVERYWHERE = 'CompositeExplicitAutograd'
+_library.impl('depthwise_conv2d', _forward, _EVERYWHERE)
+_library.impl('depthwise_conv2d_weight_gradient', _weight_gradient, _EVERYWHERE)
 
 
 @torch.library.register_fake('mmslak::depthwise_conv2d', lib=_library)
@@ -364,6 +352,77 @@ torch.library.register_autograd(
     setup_context=_save_for_second,
     lib=_library,
 )
+
+
+def _folded(x: Tensor, dim: int | None, batch: int, into: int) -> Tensor:
+    """Fold the batch dimension ``dim`` (None: not batched) into dimension ``into``."""
+    if dim is None:
+        x = x.unsqueeze(into).expand(*x.shape[:into], batch, *x.shape[into:])
+    else:
+        x = x.movedim(dim, into)
+    return x.flatten(into, into + 1)
+
+
+def _batched_forward(batch: int, dims, x, weights, bias, implementation) -> tuple[Tensor, int]:
+    """Convolve tensors with a batch dimension each (None: not batched)."""
+    x_dim, weight_dims, bias_dim, _ = dims
+    # A batch of kernels becomes kernels of more channels. Otherwise there are only more images.
+    more_channels = any(dim is not None for dim in (*weight_dims, bias_dim))
+    into = 1 if more_channels else 0
+    if more_channels:
+        pairs = zip(weights, weight_dims, strict=True)
+        weights = [_folded(weight, dim, batch, 0) for weight, dim in pairs]
+        bias = None if bias is None else _folded(bias, bias_dim, batch, 0)
+    x = _folded(x, x_dim, batch, into)
+    out = torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
+    return out.unflatten(into, (batch, out.shape[into] // batch)), into
+
+
+def _batched_weight_gradient(
+    batch: int, dims, x, grad, height, width, implementation
+) -> tuple[Tensor, int]:
+    """Return the weight gradient of each element of a batch, computed as of more channels."""
+    x, grad = _folded(x, dims[0], batch, 1), _folded(grad, dims[1], batch, 1)
+    out = torch.ops.mmslak.depthwise_conv2d_weight_gradient(x, grad, height, width, implementation)
+    return out.unflatten(0, (batch, out.shape[0] // batch)), 0
+
+
+def _register_batching(name: str, rule) -> None:
+    """Register the rule for ``torch.vmap`` and for the batched gradients of ``torch.autograd``."""
+    torch.library.register_vmap(
+        f'mmslak::{name}',
+        lambda info, dims, *arguments: rule(info.batch_size, dims, *arguments),
+        lib=_library,
+    )
+
+    # torch.autograd.grad(is_grads_batched=True) and functional.jacobian(vectorize=True) still use
+    # an older vmap with other tensors and without a public interface.
+    def batched_gradients(*arguments):
+        level = torch._C._vmapmode_increment_nesting() - 1
+        torch._C._vmapmode_decrement_nesting()
+        return at_level(level, arguments)
+
+    def at_level(level: int, arguments):
+        if not level:
+            return getattr(torch.ops.mmslak, name)(*arguments)
+        leaves, structure = tree_flatten(arguments)
+        dims = [None] * len(leaves)
+        for i, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor):
+                # A tensor that is not batched at this level gets a batch of this size, 0.
+                plain = torch._remove_batch_dim(leaf, level, 0, 0)
+                if plain.shape[0]:
+                    leaves[i], dims[i], batch = plain, 0, plain.shape[0]
+        if not any(dim is not None for dim in dims):
+            return at_level(level - 1, arguments)
+        out, dim = rule(batch, tree_unflatten(dims, structure), *tree_unflatten(leaves, structure))
+        return torch._add_batch_dim(out, dim, level)
+
+    _library.impl(name, batched_gradients, 'Batched')
+
+
+_register_batching('depthwise_conv2d', _batched_forward)
+_register_batching('depthwise_conv2d_weight_gradient', _batched_weight_gradient)
 
 
 @register_flop_formula(torch.ops.mmslak.depthwise_conv2d)

@@ -20,8 +20,9 @@ the kernel is long. Partial sums are stored and added in a fixed order, without 
 the result is the same in every run.
 
 Importing this module needs Triton. The kernels are tested in Triton's interpreter on CPU tensors,
-and they were compiled for compute capabilities 8.0 and 9.0. Block sizes were chosen from the
-reports of the compiler (registers, spills, shared memory, instructions); times are not measured.
+and they were compiled for compute capabilities 8.0 and 9.0. The block sizes of :data:`TABLE` were
+chosen from the reports of the compiler (registers, spills, shared memory, instructions), without a
+GPU. ``measured.py`` times them and :data:`OTHERS` on the GPU where they run.
 """
 
 from math import gcd
@@ -76,6 +77,32 @@ TABLE = (
     (('weight_gradient', 'ieee', None, None, None, None), Blocks(32, 32, 64, 4, 2)),
 )
 
+#: Other blocks that are worth a trial, by pass and by whether a dtype has 16 bits.
+OTHERS = {
+    ('forward', True): (
+        Blocks(128, 64, 64, 4, 3),
+        Blocks(64, 64, 64, 4, 3),
+        Blocks(128, 64, 32, 4, 4),
+        Blocks(64, 32, 32, 4, 3),
+    ),
+    ('forward', False): (
+        Blocks(64, 64, 32, 4, 2),
+        Blocks(64, 32, 32, 4, 3),
+        Blocks(32, 32, 32, 4, 2),
+    ),
+    ('weight_gradient', True): (
+        Blocks(64, 64, 64, 8, 3),
+        Blocks(128, 64, 64, 4, 2),
+        Blocks(32, 64, 64, 4, 4),
+        Blocks(64, 32, 64, 4, 3),
+    ),
+    ('weight_gradient', False): (
+        Blocks(64, 32, 32, 4, 2),
+        Blocks(32, 64, 64, 4, 2),
+        Blocks(32, 32, 32, 4, 2),
+    ),
+}
+
 
 def available(x: Tensor) -> bool:
     """Return whether the kernels can run on this tensor."""
@@ -90,9 +117,29 @@ def available(x: Tensor) -> bool:
     )
 
 
+def candidates(task: str, x: Tensor, kernel: tuple[int, int]) -> list[Blocks]:
+    """Return the blocks that are worth a trial, first those of :data:`TABLE`.
+
+    Args:
+        task (str): ``forward`` or ``weight_gradient``.
+        x (Tensor): Feature maps of shape (N, C, H, W).
+        kernel (tuple[int, int]): Height and width of the kernel.
+    """
+    # Only the strides matter. A copy on the device would cost memory.
+    planar = x if _is_planar(x) else torch.empty(x.shape, dtype=x.dtype, device='meta')
+    lines = _Lines.of(kernel, planar, planar)
+    others = OTHERS[task, _precision(x.dtype) == '16']
+    found = [_blocks(task, x, lines), *(_fitted(task, blocks, lines) for blocks in others)]
+    return list(dict.fromkeys(found))
+
+
 @torch.no_grad()
 def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    add_to: Tensor | None = None,
+    blocks: Blocks | None = None,
 ) -> Tensor:
     """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, in float32, float16 or bfloat16.
 
@@ -102,6 +149,8 @@ def forward(
             used in the dtype of ``x``.
         bias (Tensor, optional): Of shape (C,).
         add_to (Tensor, optional): Of the shape of ``x``; the result is added to it in place.
+        blocks (Blocks, optional): Block sizes, made no larger than the lines need. Default: those
+            of :data:`TABLE`.
 
     Returns:
         Tensor: ``add_to``, or a new tensor in the memory format of ``x``. Sums are in float32;
@@ -112,13 +161,13 @@ def forward(
     Raises:
         ValueError: If the shapes, dtypes or devices do not fit.
     """
-    out = _convolve(x, weight)
+    out = _convolve(x, weight, blocks)
     if bias is not None:
         out += bias.view(-1, 1, 1)
     return out if add_to is None else add_to.add_(out)
 
 
-def _convolve(x: Tensor, weight: Tensor) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, blocks: Blocks | None) -> Tensor:
     kernel = tuple(weight.shape[2:])
     _check(x, weight.shape, kernel)
     if weight.device != x.device:
@@ -131,7 +180,7 @@ def _convolve(x: Tensor, weight: Tensor) -> Tensor:
 
     lines = _Lines.of(kernel, x, planar)
     short, long = lines.kernel
-    blocks = _blocks('forward', x, lines)
+    blocks = _blocks('forward', x, lines, blocks)
     row_blocks = triton.cdiv(lines.rows, blocks.lines)
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
     # The weights are padded with zeros on both sides, so that every block of the band is loaded
@@ -165,13 +214,16 @@ def _convolve(x: Tensor, weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+def weight_gradient(
+    x: Tensor, grad: Tensor, kernel_size: tuple[int, int], blocks: Blocks | None = None
+) -> Tensor:
     """Return the gradient of the kernels, bitwise the same in every run.
 
     Args:
         x (Tensor): Feature maps of shape (N, C, H, W), of any strides.
         grad (Tensor): Gradient of the output, of the shape and dtype of ``x``, of any strides.
         kernel_size (tuple[int, int]): Height and width of the kernel, both odd.
+        blocks (Blocks, optional): As for :func:`forward`.
 
     Returns:
         Tensor: Of shape (C, 1, kh, kw), in the dtype of ``x``. Sums are in float32, products as
@@ -194,7 +246,7 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
 
     lines = _Lines.of(kernel, x, grad)
     short, long = lines.kernel
-    blocks = _blocks('weight_gradient', x, lines)
+    blocks = _blocks('weight_gradient', x, lines, blocks)
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
     # As in the kernel, the inputs of a block of outputs start at a multiple of 16.
     reach = (
@@ -357,8 +409,10 @@ def _capability(x: Tensor) -> tuple[int, int] | None:
     return torch.cuda.get_device_capability(x.device) if x.is_cuda else None
 
 
-def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
-    """Return the blocks in the table, made no larger than the lines need."""
+def _blocks(name: str, x: Tensor, lines: _Lines, asked: Blocks | None = None) -> Blocks:
+    """Return the blocks asked for, or those in the table, no larger than the lines need."""
+    if asked is not None:
+        return _fitted(name, Blocks(*asked), lines)
     key = (
         name,
         _precision(x.dtype),
@@ -372,6 +426,11 @@ def _blocks(name: str, x: Tensor, lines: _Lines) -> Blocks:
         for row, blocks in TABLE
         if all(want in (None, got) for want, got in zip(row, key, strict=True))
     )
+    return _fitted(name, blocks, lines)
+
+
+def _fitted(name: str, blocks: Blocks, lines: _Lines) -> Blocks:
+    """Return the blocks, made no larger than the lines need."""
 
     def fitted(block: int, size: int) -> int:
         # The sides of a matrix product are at least 16.

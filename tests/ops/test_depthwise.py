@@ -244,6 +244,96 @@ def test_function_transforms_and_forward_mode_derivatives():
     torch.testing.assert_close(grad, wanted)
 
 
+def native_and_own(kernel):
+    """Return ``nn.Conv2d`` and the operator as functions of (x, weight, bias)."""
+
+    def plain(x, weight, bias):
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        return torch.nn.functional.conv2d(x, weight, bias, padding=padding, groups=len(weight))
+
+    return plain, depthwise_conv2d
+
+
+def test_batched_gradients():
+    torch.manual_seed(0)
+    shapes = ((2, 3, 4, 6), (3, 1, 3, 7), (3,))
+    leaves = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    grads = torch.randn(4, 2, 3, 4, 6, dtype=torch.float64)
+    first, second, jacobians, hessians = [], [], [], []
+    for convolve in native_and_own((3, 7)):
+        got = torch.autograd.grad(
+            convolve(*leaves), leaves, grads, is_grads_batched=True, create_graph=True
+        )
+        first.append(got)
+        loss = sum(value.square().sum() for value in got)
+        second.append(torch.autograd.grad(loss, leaves[:2]))
+        jacobians.append(
+            torch.autograd.functional.jacobian(convolve, tuple(leaves), vectorize=True)
+        )
+        hessians.append(
+            torch.autograd.functional.hessian(
+                lambda *tensors, f=convolve: f(*tensors).square().sum(),
+                tuple(leaves),
+                vectorize=True,
+            )
+        )
+    for wanted, value in (first, second, jacobians, hessians):
+        torch.testing.assert_close(value, wanted)
+
+
+@pytest.mark.parametrize(
+    'dims',
+    [
+        (1, [None, None], None),
+        (0, [2, None], None),
+        (None, [0, 4], None),
+        (None, [None, None], 1),
+        (2, [0, 1], 0),
+    ],
+    ids=str,
+)
+def test_batch_of_operators(dims):
+    """The operators themselves under ``torch.vmap``, with any of their tensors batched."""
+    torch.manual_seed(0)
+
+    def batched(shape, dim):
+        values = torch.randn(shape) if dim is None else torch.randn(5, *shape).movedim(0, dim)
+        return values
+
+    x = batched((2, 3, 4, 6), dims[0])
+    weights = [batched((3, 1, *k), d) for k, d in zip(((3, 7), (7, 3)), dims[1], strict=True)]
+    bias = batched((3,), dims[2])
+
+    def of(i, tensor, dim):
+        return tensor if dim is None else tensor.select(dim, i)
+
+    operator = torch.ops.mmslak.depthwise_conv2d
+    got = torch.vmap(operator, (*dims, None))(x, weights, bias, 'auto')
+    for i in range(5):
+        alone = [of(i, w, d) for w, d in zip(weights, dims[1], strict=True)]
+        wanted = operator(of(i, x, dims[0]), alone, of(i, bias, dims[2]), 'auto')
+        torch.testing.assert_close(got[i], wanted)
+
+    grad = torch.randn(5, 2, 3, 4, 6)
+    operator = torch.ops.mmslak.depthwise_conv2d_weight_gradient
+    got = torch.vmap(operator, (dims[0], 0, None, None, None))(x, grad, 3, 7, 'auto')
+    for i in range(5):
+        torch.testing.assert_close(got[i], operator(of(i, x, dims[0]), grad[i], 3, 7, 'auto'))
+
+
+def test_other_devices_use_the_convolution_of_pytorch():
+    """A device other than CPU and CUDA, such as MPS, XPU or NPU, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tests' / 'ops' / 'other_device.py'],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout == 'equal\n'
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

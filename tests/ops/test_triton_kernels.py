@@ -19,7 +19,7 @@ from tensors import LAYOUTS, arrange
 
 triton = pytest.importorskip('triton')
 
-from mmslak.ops import decomposed_conv2d, reference, triton_kernels  # noqa: E402
+from mmslak.ops import decomposed_conv2d, measured, reference, triton_kernels  # noqa: E402
 
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 DEVICE = 'cuda' if torch.cuda.is_available() and not INTERPRETED else 'cpu'
@@ -209,6 +209,38 @@ def test_through_the_operator_with_gradients(dtype):
         assert_near(value, reference.weight_gradient, plain[0], grad, size)
     wanted = sum(reference.input_gradient(grad, w) for w in plain[1:]).cpu()
     torch.testing.assert_close(got[0].double().cpu(), wanted, rtol=0, atol=tolerance)
+
+
+@runs_kernels
+@pytest.mark.parametrize(
+    'dtype',
+    [torch.float16, *(pytest.param(d, marks=pytest.mark.slow) for d in DTYPES[::2])],
+    ids=str,
+)
+def test_measured_choice(dtype, monkeypatch, tmp_path, caplog):
+    """Every block size agrees with PyTorch, and the fastest one is used."""
+    caplog.set_level('INFO', logger='mmslak.ops.measured')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(measured, '_state', measured._State())
+    if DEVICE == 'cpu':
+        times = iter([3.0, 1.0, *[2.0] * 98])
+        monkeypatch.setattr(measured, 'milliseconds', lambda run, best: next(times))
+    monkeypatch.setattr(triton_kernels, 'PROGRAMS', 1)
+    shape, kernel = (2, 2, 17, 20), (1, 9)
+    x, grad = (tensor(shape, dtype, 'channels_last', seed) for seed in (1, 2))
+    weight = tensor((2, 1, *kernel), dtype, seed=3)
+    for _ in range(2):
+        assert_near(measured.forward(x, weight), reference.forward, x, weight)
+        got = measured.weight_gradient(x, grad, kernel)
+        assert_near(got, reference.weight_gradient, x, grad, kernel)
+    made = measured.choices()
+    assert [record['task'] for record in made] == ['forward', 'weight_gradient']
+    for record in made:
+        assert len(record['milliseconds']) > 2 and not record['rejected'], record
+    if DEVICE == 'cpu':
+        blocks = triton_kernels.candidates('forward', x, kernel)
+        assert made[0]['blocks'] == tuple(blocks[1]) != tuple(blocks[0])
+    assert len(caplog.records) == 2
 
 
 @runs_kernels
