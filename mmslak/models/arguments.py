@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from mmengine.model import PretrainedInit
 
+from ..ops.aligned import CHOICES
+
 #: How the large kernel of a block is built, see :class:`mmslak.models.SpatialMixing`.
 MODES = ('decomposed', 'reparam', 'naive')
 #: Type of the initialiser that reads checkpoints of this package and of the authors, see
@@ -63,6 +65,19 @@ def check_scalars(
         )
     if frozen_stages not in range(-1, stages + 1):
         raise ValueError(f'frozen_stages must be in -1..{stages}, got {frozen_stages!r}')
+
+
+def check_aligned(aligned: bool | str) -> None:
+    """Check the choice of aligned linear layers.
+
+    Args:
+        aligned (bool or str): One of :data:`mmslak.ops.aligned.CHOICES`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not any(aligned is choice or aligned == choice == 'auto' for choice in CHOICES):
+        raise ValueError(f"aligned must be 'auto', True or False, got {aligned!r}")
 
 
 def as_tuple(argument: str, values: Sequence, length: int) -> tuple:

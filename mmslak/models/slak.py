@@ -9,9 +9,17 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..ops.aligned import add_scaled, feed_forward, runs_aligned
 from ..registry import MODELS
 from .activation_checkpointing import checkpointed
-from .arguments import as_tuple, check_kernels, check_scalars, resolve_init_cfg, resolve_out_indices
+from .arguments import (
+    as_tuple,
+    check_aligned,
+    check_kernels,
+    check_scalars,
+    resolve_init_cfg,
+    resolve_out_indices,
+)
 from .large_kernel import SpatialMixing
 from .layer_depth import last_stage_group, layer_depth
 from .variants import resolve_arch
@@ -46,6 +54,8 @@ class SLaKBlock(nn.Module):
             norm.
         with_cp (bool): Recompute activations in the backward pass instead of storing them.
         deploy (bool): Build the merged block, see :meth:`SpatialMixing.switch_to_deploy`.
+        aligned (bool or str): Whether the linear layers are computed on widths padded with zeros,
+            see :class:`SLaK`.
     """
 
     def __init__(
@@ -59,8 +69,10 @@ class SLaKBlock(nn.Module):
         norm_cfg: dict | None = None,
         with_cp: bool = False,
         deploy: bool = False,
+        aligned: bool | str = 'auto',
     ):
         super().__init__()
+        check_aligned(aligned)
         self.mixing = SpatialMixing(channels, kernel_size, small_kernel, mode, norm_cfg, deploy)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
@@ -73,22 +85,51 @@ class SLaKBlock(nn.Module):
         )
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
         self.with_cp = with_cp
-
-    def _residual(self, x: Tensor) -> Tensor:
-        # Channels come last from here on: a linear layer is then one matrix product.
-        x = self.mixing(x).permute(0, 2, 3, 1)
-        x = self.pwconv2(self.act(self.pwconv1(self.norm(x))))
-        if self.gamma is not None:
-            x = self.gamma * x
-        return x.permute(0, 3, 1, 2)
+        self.aligned = aligned
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x`` of shape (N, C, H, W); the shape stays the same."""
         if self.with_cp and torch.is_grad_enabled():
-            residual = checkpointed(self._residual, x, self)
-        else:
-            residual = self._residual(x)
-        return x + self.drop_path(residual)
+            return checkpointed(self._transform, x, self)
+        return self._transform(x)
+
+    def _transform(self, x: Tensor) -> Tensor:
+        # Channels come last from here on: a linear layer is then one matrix product.
+        y = self.mixing(x).permute(0, 2, 3, 1)
+        if self._runs_aligned(y):
+            return self._add_aligned(x, y)
+        y = self.pwconv2(self.act(self.pwconv1(self.norm(y))))
+        if self.gamma is not None:
+            y = self.gamma * y
+        return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+    def _runs_aligned(self, y: Tensor) -> bool:
+        """Return whether to compute the layers after the mixing on padded widths."""
+        layers = (self.norm, self.pwconv1, self.act, self.pwconv2)
+        if not runs_aligned(y, [self.pwconv1.weight, self.pwconv2.weight], self.aligned):
+            return False
+        # The function calls none of the layers. Replaced layers and those with hooks must be.
+        return all(
+            type(layer) in (nn.LayerNorm, nn.Linear, nn.GELU)
+            and not (layer._forward_hooks or layer._forward_pre_hooks)
+            and not (layer._backward_hooks or layer._backward_pre_hooks)
+            for layer in layers
+        )
+
+    def _add_aligned(self, x: Tensor, y: Tensor) -> Tensor:
+        """Compute the layers after the mixing on padded widths, and add the result to ``x``."""
+        y = feed_forward(
+            y,
+            (self.norm.weight, self.norm.bias, self.norm.eps),
+            (self.pwconv1.weight, self.pwconv1.bias),
+            (self.pwconv2.weight, self.pwconv2.bias),
+        )
+        scale = None if self.gamma is None else self.gamma.view(1, -1, 1, 1)
+        if self.training and not isinstance(self.drop_path, nn.Identity):
+            # Drop path multiplies samples by numbers, which are merged with the layer scale.
+            kept = self.drop_path(x.new_ones(x.shape[0], 1, 1, 1))
+            scale = kept if scale is None else kept * scale
+        return add_scaled(x, y.permute(0, 3, 1, 2), scale)
 
 
 @MODELS.register_module()
@@ -122,6 +163,10 @@ class SLaK(BaseModule):
         gap_before_final_norm (bool): Pool each output over space before its norm.
         deploy (bool): Build the merged network, as after :meth:`switch_to_deploy`, to load
             checkpoints that were merged for inference.
+        aligned (bool or str): Whether the linear layers of the blocks are computed on widths
+            padded with zeros to what the hardware likes. Parameters and results stay the same, up
+            to rounding. ``auto`` pads where it is faster; ``True`` pads every width that is not
+            aligned; ``False`` never pads.
         init_cfg (dict or list, optional): MMEngine's initialisation. Default: truncated
             normal with std 0.02 for convolutions and linear layers, biases 0.
             ``dict(type='Pretrained', checkpoint=FILE)`` takes checkpoints of this package and of
@@ -148,6 +193,7 @@ class SLaK(BaseModule):
         norm_cfg: dict | None = None,
         gap_before_final_norm: bool = False,
         deploy: bool = False,
+        aligned: bool | str = 'auto',
         init_cfg: dict | list | None = None,
     ):
         super().__init__(init_cfg=resolve_init_cfg(init_cfg))
@@ -169,6 +215,7 @@ class SLaK(BaseModule):
             norm_cfg=norm_cfg,
             with_cp=with_cp,
             deploy=deploy,
+            aligned=aligned,
         )
         blocks = sum(self.depths)
         rates = [drop_path_rate * i / max(1, blocks - 1) for i in range(blocks)]

@@ -138,12 +138,12 @@ def _sum_of_convolutions(
         x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
         weights = [weight.to(dtype) for weight in weights]
     _check_tensors(x, weights, bias)
-    if implementation == 'native' or _is_transformed():
+    if implementation == 'native' or is_transformed():
         return _sum_of_native(x, weights, bias)
     return torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Return whether a transform of ``torch.func`` or forward-mode differentiation is active.
 
     The operator has no rules for them, but PyTorch's own convolution has.

@@ -4,8 +4,9 @@
     python tools/benchmark/model.py --modes train --batch 4 --size 224
 
 slak_t is the network as it was trained, slak_t_native uses PyTorch's own convolution, slak_t_merged
-is the network after SLaK.switch_to_deploy(), and convnext_s is MMPretrain's. The networks are timed
-in turns. Quote the ratios of their medians, because milliseconds depend on the machine.
+is the network after SLaK.switch_to_deploy(), and convnext_s is MMPretrain's. The networks named
+"unaligned" have aligned=False. The networks are timed in turns. Quote the ratios of their medians,
+because milliseconds depend on the machine.
 """
 
 import argparse
@@ -24,7 +25,15 @@ from mmslak.models import SLaK
 from mmslak.ops import LargeKernelConv2d
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
-MODELS = ('convnext_s', 'slak_t', 'slak_t_merged', 'slak_t_native')
+#: Options of the variants of SLaK-T by name.
+SLAK_T = dict(
+    slak_t=dict(),
+    slak_t_unaligned=dict(aligned=False),
+    slak_t_merged=dict(merged=True),
+    slak_t_merged_unaligned=dict(merged=True, aligned=False),
+    slak_t_native=dict(implementation='native'),
+)
+MODELS = ('convnext_s', *SLAK_T)
 MODES = ('inference', 'train')
 #: (mode, batch size, side of the images in pixels)
 CASES = [
@@ -87,7 +96,7 @@ def run_benchmark(args: argparse.Namespace) -> list[dict]:
         cases = [(mode, args.batch, args.size) for mode in modes]
     # A merged network is for inference.
     networks = {
-        case: [name for name in args.models if (case[0], name) != ('train', 'slak_t_merged')]
+        case: [name for name in args.models if case[0] != 'train' or not _is_merged(name)]
         for case in cases
         if case[0] in modes
     }
@@ -118,11 +127,17 @@ def build(name: str) -> nn.Module:
         except ImportError:
             raise ToolboxMissingError('mmpretrain') from None
         return ConvNeXt('small')
-    model = SLaK('tiny', out_indices=(3,), gap_before_final_norm=True)
+    options = SLAK_T[name]
+    aligned = options.get('aligned', 'auto')
+    model = SLaK('tiny', out_indices=(3,), gap_before_final_norm=True, aligned=aligned)
     for module in model.modules():
-        if name == 'slak_t_native' and isinstance(module, LargeKernelConv2d):
-            module.implementation = 'native'
-    return model.eval().switch_to_deploy() if name == 'slak_t_merged' else model
+        if isinstance(module, LargeKernelConv2d):
+            module.implementation = options.get('implementation', 'auto')
+    return model.eval().switch_to_deploy() if _is_merged(name) else model
+
+
+def _is_merged(name: str) -> bool:
+    return SLAK_T.get(name, {}).get('merged', False)
 
 
 def _way(
