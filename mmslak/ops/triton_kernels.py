@@ -25,6 +25,7 @@ chosen from the reports of the compiler (registers, spills, shared memory, instr
 GPU. ``measured.py`` times them and :data:`OTHERS` on the GPU where they run.
 """
 
+from dataclasses import dataclass, field
 from math import gcd
 from typing import NamedTuple
 
@@ -125,9 +126,9 @@ def candidates(task: str, x: Tensor, kernel: tuple[int, int]) -> list[Blocks]:
         x (Tensor): Feature maps of shape (N, C, H, W).
         kernel (tuple[int, int]): Height and width of the kernel.
     """
-    # Only the strides matter. A copy on the device would cost memory.
-    planar = x if _is_planar(x) else torch.empty(x.shape, dtype=x.dtype, device='meta')
-    lines = _Lines.of(kernel, planar, planar)
+    # Channels last is copied to a planar tensor first.
+    strides = x.stride() if _is_planar(x) else torch.empty(x.shape, device='meta').stride()
+    lines = _Lines.of(kernel, x.shape, x.element_size(), strides, strides)
     others = OTHERS[task, _precision(x.dtype) == '16']
     found = [_blocks(task, x, lines), *(_fitted(task, blocks, lines) for blocks in others)]
     return list(dict.fromkeys(found))
@@ -177,40 +178,43 @@ def _convolve(x: Tensor, weight: Tensor, blocks: Blocks | None) -> Tensor:
         return out
     x = _planar(x)
     planar = out if _is_planar(out) else x.new_empty(x.shape)
+    plan = _plan('forward', x, planar, kernel, blocks)
+    padded = x.new_zeros(*plan.buffer)
+    weights = plan.lines.along_lines(weight[:, 0])
+    padded.narrow(2, plan.margin, weights.shape[2]).copy_(weights)
+    _launch(_forward_kernel, plan, x, padded, planar)
+    return out if planar is out else out.copy_(planar)
 
-    lines = _Lines.of(kernel, x, planar)
+
+def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
     short, long = lines.kernel
-    blocks = _blocks('forward', x, lines, blocks)
     row_blocks = triton.cdiv(lines.rows, blocks.lines)
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
     # The weights are padded with zeros on both sides, so that every block of the band is loaded
     # without a mask. Blocks reach from outputs + 14 positions before the weights to
     # outputs + inputs - 2 positions after them.
     margin = blocks.outputs + blocks.inputs
-    padded = x.new_zeros(lines.channels, short, margin + long + margin)
-    padded[:, :, margin : margin + long] = lines.along_lines(weight[:, 0])
-    _launch(
-        _forward_kernel,
+    padded_length = margin + long + margin
+    return _Plan(
+        lines,
+        blocks,
         # In one grid dimension, because the other two have at most 65535 programs.
         lines.channels * output_blocks * row_blocks,
-        blocks,
+        (lines.channels, short, padded_length),
         dict(
-            x_ptr=x,
-            weight_ptr=padded,
-            out_ptr=planar,
             **lines.arguments('x', 'out'),
             row_blocks=row_blocks,
             output_blocks=output_blocks,
             # Only lines of weights that connect two lines of the feature map.
             first_tap=max(0, short // 2 - (lines.count - 1)),
             last_tap=min(short, short // 2 + lines.count),
-            weight_c=padded.stride(0),
-            weight_s=padded.stride(1),
+            weight_c=short * padded_length,
+            weight_s=padded_length,
             MARGIN=margin,
             **_constants(x, blocks),
         ),
+        margin,
     )
-    return out if planar is out else out.copy_(planar)
 
 
 @torch.no_grad()
@@ -244,9 +248,14 @@ def weight_gradient(
         return x.new_zeros(x.shape[1], 1, *kernel)
     x, grad = _planar(x), _planar(grad)
 
-    lines = _Lines.of(kernel, x, grad)
+    plan = _plan('weight_gradient', x, grad, kernel, blocks)
+    sums = x.new_empty(plan.buffer, dtype=torch.float32)
+    _launch(_weight_gradient_kernel, plan, x, grad, sums)
+    return plan.lines.along_lines(sums.sum(1)).to(x.dtype).unsqueeze(1).contiguous()
+
+
+def _plan_weight_gradient(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
     short, long = lines.kernel
-    blocks = _blocks('weight_gradient', x, lines, blocks)
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
     # As in the kernel, the inputs of a block of outputs start at a multiple of 16.
     reach = (
@@ -259,15 +268,12 @@ def weight_gradient(
     part_rows = triton.cdiv(triton.cdiv(lines.rows, parts), blocks.lines) * blocks.lines
     parts = triton.cdiv(lines.rows, part_rows)
     pieces = parts * output_blocks * input_blocks
-    sums = x.new_empty((lines.channels, pieces, short, long), dtype=torch.float32)
-    _launch(
-        _weight_gradient_kernel,
-        lines.channels * pieces * short,
+    return _Plan(
+        lines,
         blocks,
+        lines.channels * pieces * short,
+        (lines.channels, pieces, short, long),
         dict(
-            x_ptr=x,
-            grad_ptr=grad,
-            sums_ptr=sums,
             **lines.arguments('x', 'grad'),
             parts=parts,
             part_rows=part_rows,
@@ -277,7 +283,6 @@ def weight_gradient(
             **_constants(x, blocks),
         ),
     )
-    return lines.along_lines(sums.sum(1)).to(x.dtype).unsqueeze(1).contiguous()
 
 
 def _check(x: Tensor, weight_shape: tuple[int, ...], kernel: tuple[int, ...]) -> None:
@@ -323,8 +328,14 @@ class _Lines(NamedTuple):
     index: tl.dtype  #: type of positions within a channel; 64 bits cost registers
 
     @classmethod
-    def of(cls, kernel: tuple[int, int], *tensors: Tensor) -> '_Lines':
-        shape = tensors[0].shape
+    def of(
+        cls,
+        kernel: tuple[int, int],
+        shape: tuple[int, ...],
+        element_size: int,
+        *tensors: tuple[int, ...],
+    ) -> '_Lines':
+        """Describe tensors of a shape by their strides."""
         # Weights that never overlap the feature map do not matter.
         reach = [min(k, 2 * size - 1) for k, size in zip(kernel, shape[2:], strict=True)]
         tall = reach[0] > reach[1]
@@ -333,7 +344,7 @@ class _Lines(NamedTuple):
             return (n, c, w, h) if tall else (n, c, h, w)
 
         images, channels, count, length = swapped(*shape)
-        strides = [swapped(*t.stride()) for t in tensors]
+        strides = [swapped(*steps) for steps in tensors]
         neighbours = NEIGHBOURS if strides[0][2] == 1 else 1
         rows = images * triton.cdiv(count, neighbours) * neighbours
         if rows > 2**31 - 2**10:
@@ -343,12 +354,10 @@ class _Lines(NamedTuple):
         # units, for example 8 elements of 16 bits for feature maps of width 56.
         unit = 1
         if all(s[3] == 1 for s in strides):
-            unit = gcd(
-                16 // tensors[0].element_size(), length, *(n for s in strides for n in s[:3])
-            )
+            unit = gcd(16 // element_size, length, *(n for s in strides for n in s[:3]))
         last = max(
-            sum((size - 1) * stride for size, stride in zip(t.shape, t.stride(), strict=True))
-            for t in tensors
+            sum((size - 1) * stride for size, stride in zip(shape, steps, strict=True))
+            for steps in tensors
         )
         return cls(
             tall=tall,
@@ -446,15 +455,67 @@ def _fitted(name: str, blocks: Blocks, lines: _Lines) -> Blocks:
     return blocks._replace(warps=4, registers=None) if small else blocks
 
 
-def _launch(kernel, programs: int, blocks: Blocks, arguments: dict) -> None:
+@dataclass
+class _Plan:
+    """What a call needs besides the tensors. It depends on their shapes and strides alone."""
+
+    lines: _Lines
+    blocks: Blocks
+    programs: int
+    buffer: tuple[int, ...]  #: shape of the padded weights or of the partial sums
+    arguments: dict  #: without the three pointers
+    margin: int = 0  #: zeros before the weights
+    #: Compiled kernels by device and by whether the tensors start at multiples of 16 bytes.
+    compiled: dict = field(default_factory=dict)
+
+
+_PLANNERS = {'forward': _plan_forward, 'weight_gradient': _plan_weight_gradient}
+#: Making a plan takes longer than a small convolution.
+_plans: dict[tuple, _Plan] = {}
+_MOST_PLANS = 4096
+
+
+def _plan(
+    name: str, x: Tensor, other: Tensor, kernel: tuple[int, int], asked: Blocks | None
+) -> _Plan:
+    """Return the plan of a pass over planar tensors ``x`` and ``other``."""
+    key = (
+        name, x.shape, x.stride(), other.stride(), x.dtype, kernel, asked, _capability(x),
+        _precision(x.dtype),
+    )  # fmt: skip
+    plan = _plans.get(key)
+    if plan is None:
+        lines = _Lines.of(kernel, x.shape, x.element_size(), x.stride(), other.stride())
+        plan = _PLANNERS[name](x, lines, _blocks(name, x, lines, asked))
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        _plans[key] = plan
+    return plan
+
+
+def _launch(kernel, plan: _Plan, *tensors: Tensor) -> None:
+    x = tensors[0]
     # Triton launches on the current device, which may not be the device of the tensors.
-    with torch.cuda.device_of(arguments['x_ptr']):
-        kernel[(programs,)](
-            **arguments,
+    with torch.cuda.device_of(x):
+        key = (x.device, *(t.data_ptr() % 16 for t in tensors))
+        compiled = plan.compiled.get(key)
+        if compiled is not None:
+            # Triton would examine all arguments again, which takes longer than a small kernel.
+            compiled[(plan.programs, 1, 1)](*tensors, *plan.arguments.values())
+            return
+        blocks = plan.blocks
+        result = kernel[(plan.programs,)](
+            *tensors,
+            **plan.arguments,
             num_warps=blocks.warps,
             num_stages=blocks.stages,
             maxnreg=blocks.registers,
         )
+        if not isinstance(kernel, InterpretedFunction):
+            # In the order of the kernel's signature, as a compiled kernel expects them.
+            names = kernel.arg_names[len(tensors) :]
+            plan.arguments = {name: plan.arguments[name] for name in names}
+            plan.compiled[key] = result
 
 
 # Arguments that differ between batches and feature maps. They must not cause a new compilation.

@@ -165,6 +165,7 @@ def test_lines_divided_into_parts(monkeypatch):
     check((3, 2, 40, 9), (3, 7))
     x, grad = tensor((3, 2, 40, 9), torch.float32), tensor((3, 2, 40, 9), torch.float32, seed=1)
     monkeypatch.setattr(triton_kernels, 'PROGRAMS', 1)
+    monkeypatch.setattr(triton_kernels, '_plans', {})
     whole = triton_kernels.weight_gradient(x, grad, (3, 7))
     assert_near(whole, reference.weight_gradient, x, grad, (3, 7))
 
@@ -280,6 +281,7 @@ def test_more_than_two_to_the_31_elements(shape, kernel, axis, stride, tall, mon
     # With these blocks a line of 18 positions needs several blocks.
     blocks = triton_kernels.Blocks(16, 16, 16, 4, 2)
     monkeypatch.setattr(triton_kernels, 'TABLE', (((None,) * 6, blocks),))
+    monkeypatch.setattr(triton_kernels, '_plans', {})
     small = [1 if i == axis else size for i, size in enumerate(shape)]
     strides = [2 * step for step in torch.empty(small).stride()]
     strides[axis] = stride
@@ -390,7 +392,9 @@ def compiled(launch, capability):
     from triton.compiler import ASTSource, make_backend
     from triton.runtime.jit import create_function_from_signature
 
-    kernel, _, blocks, arguments = launch
+    kernel, plan, *tensors = launch
+    blocks = plan.blocks
+    arguments = {**dict(zip(kernel.arg_names, tensors, strict=False)), **plan.arguments}
     target = GPUTarget('cuda', capability[0] * 10 + capability[1], 32)
     backend = make_backend(target)
     passed = dict(
@@ -435,11 +439,12 @@ def check_compiled(monkeypatch, fp32_precision, tmp_path):
 def compile_and_inspect(monkeypatch, folder, capability, shape, kernel, precision, layout):
     dtype = getattr(torch, precision if 'float' in precision else 'float32')
     for launch in launches(monkeypatch, capability, shape, kernel, dtype, layout):
+        blocks, arguments = launch[1].blocks, launch[1].arguments
         result = compiled(launch, capability)
         registers, stack = usage(result, folder)
         print(
             f'{launch[0].__name__} {capability} {shape} {kernel} {precision} {layout} '
-            f'{tuple(launch[2])} unit {launch[3]["UNIT"]}: {result.metadata.shared} bytes shared, '
+            f'{tuple(blocks)} unit {arguments["UNIT"]}: {result.metadata.shared} bytes shared, '
             f'{registers} registers, {stack} bytes of stack'
         )
         # All GPUs of compute capability 8 and 9 have this much shared memory for a program.
@@ -448,7 +453,7 @@ def compile_and_inspect(monkeypatch, folder, capability, shape, kernel, precisio
         assert stack <= 64, 'too many registers are spilled'
         tensor_cores = 'wgmma.mma_async' in result.asm['ptx'] or 'mma.sync' in result.asm['ptx']
         assert tensor_cores == (precision != 'ieee')
-        if capability == (9, 0) and launch[2].lines >= 64 and launch[2].outputs >= 64:
+        if capability == (9, 0) and blocks.lines >= 64 and blocks.outputs >= 64:
             assert ('wgmma.mma_async' in result.asm['ptx']) == tensor_cores
 
 
