@@ -338,7 +338,7 @@ def _measure(
     _state.count[combination] += 1
     store = False
     try:
-        candidates = _candidates(task, tuple(map(_finite, tensors)), kernel)
+        candidates = _candidates(task, tuple(map(_comparable, tensors)), kernel)
         result, failed = measure(candidates, _tolerance(tensors[0].dtype), milliseconds)
     except Exception as error:
         # PyTorch's own convolution failed. Without memory nothing else would do better; otherwise
@@ -375,16 +375,17 @@ def _candidates(
     return found
 
 
-def _finite(x: Tensor) -> Tensor:
-    """Return ``x``, or a copy with zeros for infinite values and NaN.
+def _comparable(x: Tensor) -> Tensor:
+    """Return ``x``, or random values of its format if it is zero everywhere, or not finite.
 
-    The first steps of mixed precision often overflow. A NaN makes a whole block of the Triton
-    kernels NaN, which is not a reason to reject them.
+    All kernels agree on zeros, which are the first gradients of some networks. The first steps of
+    mixed precision often overflow, and a NaN makes a whole block of the Triton kernels NaN.
     """
-    # The norm is the largest absolute value; it needs no memory.
-    if torch.linalg.vector_norm(x, math.inf).isfinite():
+    # The norm is the largest absolute value. It needs no memory.
+    if 0 < torch.linalg.vector_norm(x, math.inf).item() < math.inf:
         return x
-    return torch.nan_to_num(x, 0.0, 0.0, 0.0)
+    # The state of the global generator stays the same.
+    return torch.empty_like(x).normal_(generator=torch.Generator(x.device).manual_seed(0))
 
 
 def _report_problems(
@@ -423,8 +424,8 @@ def _warn(kind: str, reason: str) -> None:
     if kind not in _state.warned:
         _state.warned.add(kind)
         logging.getLogger(__name__).warning(
-            "Large kernels run on PyTorch's convolution, which may be many times slower, or on "
-            'other block sizes: %s',
+            'A fast kernel for large depth-wise convolutions is not used, and another one replaces '
+            'it, which may be slower: %s',
             reason,
         )
 

@@ -12,7 +12,7 @@ import torch
 
 from mmslak.ops import depthwise, depthwise_conv2d, measured, native, reference
 from mmslak.ops.depthwise import choose
-from mmslak.ops.measured import NATIVE, STATIC, Choice, relative_error
+from mmslak.ops.measured import NATIVE, Choice, relative_error
 
 FAST, SLOW = (64, 64, 64, 4, 3, None), (32, 32, 32, 4, 2, 128)
 KERNEL = (5, 11)
@@ -207,6 +207,18 @@ def test_overflow_of_mixed_precision_does_not_change_the_choice(gpu, bad):
     grad = tensors()[0]
     run(gpu, grad, x, KERNEL, task='weight_gradient')
     assert run(gpu, grad, x, KERNEL, task='weight_gradient')[1] == [FAST]
+
+
+def test_agreement_on_zeros_is_not_enough(gpu):
+    """The first gradients of some networks are zero."""
+    x, weight = tensors()
+    state = torch.get_rng_state()
+    gpu.act[FAST] = lambda compute: 2 * compute()
+    run(gpu, torch.zeros_like(x), weight)
+    run(gpu, x, torch.zeros_like(x), KERNEL, task='weight_gradient')
+    assert torch.equal(torch.get_rng_state(), state)
+    assert run(gpu, x, weight)[1] == [SLOW]
+    assert run(gpu, x, x, KERNEL, task='weight_gradient')[1] == [SLOW]
 
 
 def test_relative_error(monkeypatch):
@@ -427,7 +439,3 @@ def test_milliseconds_is_the_median_and_gives_up_early(monkeypatch):
     todo[:] = durations
     assert measured.milliseconds(run, best=20.0) == 50
     assert len(todo) == 5
-
-
-def test_static_choice_is_the_table():
-    assert STATIC.blocks is None
