@@ -46,6 +46,7 @@ class SpatialMixing(nn.Module):
             kernel, one bias.
 
     Attributes:
+        deploy (bool): Whether the branches are merged.
         fuse_in_eval (bool): Whether to fuse the branches in evaluation mode, if all norms are batch
             norms with running statistics. It can be read and set at any time.
 
@@ -77,7 +78,7 @@ class SpatialMixing(nn.Module):
             if not alone and not deploy:
                 branch.add_module('norm', build_norm_layer(norm_cfg, channels)[1])
             self.add_module(name, branch)
-        self.mode = mode
+        self.mode, self.deploy = mode, deploy
         self.branch_names = tuple(kernels)
         self.fuse_in_eval = True
 
@@ -129,7 +130,7 @@ class SpatialMixing(nn.Module):
             setattr(self, name, branch)
         for name in set(self.branch_names) - set(kernels):
             delattr(self, name)
-        self.branch_names = tuple(kernels)
+        self.branch_names, self.deploy = tuple(kernels), True
 
     def _can_fuse(self) -> bool:
         """Return whether every norm is a batch norm that only scales and shifts its input."""

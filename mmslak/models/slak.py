@@ -9,7 +9,13 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..ops.aligned import add_scaled, feed_forward, runs_aligned
+from ..ops.aligned import (
+    PaddedParameters,
+    add_scaled,
+    feed_forward,
+    padded_parameters,
+    runs_aligned,
+)
 from ..registry import MODELS
 from .activation_checkpointing import checkpointed
 from .arguments import (
@@ -86,6 +92,7 @@ class SLaKBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
         self.with_cp = with_cp
         self.aligned = aligned
+        self._padded = PaddedParameters()
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x`` of shape (N, C, H, W); the shape stays the same."""
@@ -118,18 +125,38 @@ class SLaKBlock(nn.Module):
 
     def _add_aligned(self, x: Tensor, y: Tensor) -> Tensor:
         """Compute the layers after the mixing on padded widths, and add the result to ``x``."""
-        y = feed_forward(
-            y,
-            (self.norm.weight, self.norm.bias, self.norm.eps),
-            (self.pwconv1.weight, self.pwconv1.bias),
-            (self.pwconv2.weight, self.pwconv2.bias),
-        )
+        layers = (self.norm, self.pwconv1, self.pwconv2)
+        parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+        if self._keeps_padded():
+            padded = self._padded.get(y, parameters)
+        else:
+            padded = padded_parameters(y, parameters)
+        y = feed_forward(y, padded, self.norm.eps)
         scale = None if self.gamma is None else self.gamma.view(1, -1, 1, 1)
         if self.training and not isinstance(self.drop_path, nn.Identity):
             # Drop path multiplies samples by numbers, which are merged with the layer scale.
             kept = self.drop_path(x.new_ones(x.shape[0], 1, 1, 1))
             scale = kept if scale is None else kept * scale
-        return add_scaled(x, y.permute(0, 3, 1, 2), scale)
+        return add_scaled(x, y, scale)
+
+    def _keeps_padded(self) -> bool:
+        """Return whether to keep the padded parameters, as merged networks do in inference."""
+        return (
+            self.mixing.deploy
+            and not self.training
+            and not torch.is_grad_enabled()
+            and not torch.compiler.is_compiling()
+        )
+
+    def train(self, mode: bool = True) -> 'SLaKBlock':
+        """Switch to training or evaluation mode."""
+        self._padded.clear()
+        return super().train(mode)
+
+    def _apply(self, *args, **kwargs) -> 'SLaKBlock':
+        # The module is moved or cast.
+        self._padded.clear()
+        return super()._apply(*args, **kwargs)
 
 
 @MODELS.register_module()

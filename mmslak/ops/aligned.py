@@ -7,6 +7,8 @@ the padding at the end. Zeros add nothing to a product, and GELU(0) = 0, so the 
 same up to rounding. Parameters keep their shapes.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,58 +81,108 @@ def runs_aligned(x: Tensor, weights: list[Tensor], aligned: bool | str = 'auto')
     return tensor_cores and any(width * dtype.itemsize % TENSOR_CORE_BYTES for width in widths)
 
 
-def feed_forward(
-    x: Tensor,
-    norm: tuple[Tensor, Tensor, float],
-    first: tuple[Tensor, Tensor],
-    second: tuple[Tensor, Tensor],
-) -> Tensor:
-    """Compute LayerNorm, linear layer, GELU, linear layer on padded widths.
-
-    Under autocast LayerNorm runs in the dtype of ``x``, with its statistics in float32, and the
-    weights are cast and padded in one copy.
+def padded_parameters(x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Cast and pad the parameters of :func:`feed_forward`, each in one copy.
 
     Args:
-        x (Tensor): Of shape (..., C).
-        norm (tuple): Weight and bias of the LayerNorm, of shape (C,), and its epsilon.
-        first (tuple): Weight of shape (H, C) and bias of shape (H,).
-        second (tuple): Weight of shape (C, H) and bias of shape (C,).
+        x (Tensor): Input of :func:`feed_forward`.
+        parameters (Sequence[Tensor]): Weight and bias of the LayerNorm, of shape (C,); of the first
+            linear layer, of shapes (H, C) and (H,); and of the second one, of shapes (C, H) and
+            (C,).
 
     Returns:
-        Tensor: Of shape (..., C), a view of a tensor of a larger width.
+        tuple[Tensor]: The six tensors.
     """
     device, dtype = x.device.type, compute_dtype(x)
-    *shape, channels = x.shape
+    norm_weight, norm_bias, weight1, bias1, weight2, bias2 = parameters
+    hidden, channels = weight1.shape
     width = aligned_width(channels, dtype, device)
-    hidden = aligned_width(first[0].shape[0], dtype, device)
+    hidden = aligned_width(hidden, dtype, device)
     # On a CPU only the width of the output matters. Gradients of the input are such outputs too.
     inputs = channels if device == 'cpu' and not torch.is_grad_enabled() else width
     with torch.autocast(device, enabled=False):
-        weight, bias, eps = norm
-        x = F.layer_norm(x, (channels,), weight.to(x.dtype), bias.to(x.dtype), eps)
-        x = pad(x.reshape(-1, channels), (-1, inputs), dtype)
-        x = F.linear(x, pad(first[0], (hidden, inputs), dtype), pad(first[1], (hidden,), dtype))
-        x = F.gelu(x)
-        x = F.linear(x, pad(second[0], (width, hidden), dtype), pad(second[1], (width,), dtype))
-        return crop(x, channels).view(*shape, channels)
+        return (
+            norm_weight.to(x.dtype),
+            norm_bias.to(x.dtype),
+            pad(weight1, (hidden, inputs), dtype),
+            pad(bias1, (hidden,), dtype),
+            pad(weight2, (width, hidden), dtype),
+            pad(bias2, (width,), dtype),
+        )
+
+
+class PaddedParameters:
+    """Padded parameters that are kept for the next call, for networks that are not trained further.
+
+    They are computed again if a parameter was replaced, moved, cast or changed in place, other than
+    through ``parameter.data``, which PyTorch does not record. Copies of this object are empty.
+    """
+
+    def __init__(self):
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the padded parameters."""
+        self._sources, self._padded = None, None
+
+    def get(self, x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Return the result of :func:`padded_parameters`."""
+        if any(parameter.is_inference() for parameter in parameters):
+            # PyTorch does not record changes of these.
+            return padded_parameters(x, parameters)
+        sources = [(p.data_ptr(), p._version, p.dtype, p.shape) for p in parameters]
+        sources.append((x.device, x.dtype, compute_dtype(x)))
+        if sources != self._sources:
+            self._padded = padded_parameters(x, parameters)
+            # The memory of the sources is kept, so that no other tensor gets the same address.
+            self._kept = [parameter.detach() for parameter in parameters]
+            self._sources = sources
+        return self._padded
+
+    def __reduce__(self) -> tuple:
+        return PaddedParameters, ()
+
+
+def feed_forward(x: Tensor, parameters: Sequence[Tensor], eps: float) -> Tensor:
+    """Compute LayerNorm, linear layer, GELU, linear layer on padded widths.
+
+    Under autocast LayerNorm runs in the dtype of ``x``, with its statistics in float32.
+
+    Args:
+        x (Tensor): Of shape (..., C).
+        parameters (Sequence[Tensor]): Result of :func:`padded_parameters`.
+        eps (float): Epsilon of the LayerNorm.
+
+    Returns:
+        Tensor: Of shape (..., C'), where C' is the aligned width.
+    """
+    *shape, channels = x.shape
+    norm_weight, norm_bias, weight1, bias1, weight2, bias2 = parameters
+    with torch.autocast(x.device.type, enabled=False):
+        x = F.layer_norm(x, (channels,), norm_weight, norm_bias, eps)
+        x = pad(x.reshape(-1, channels), (-1, weight1.shape[1]), weight1.dtype)
+        x = F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
+        return x.view(*shape, -1)
 
 
 def add_scaled(x: Tensor, y: Tensor, scale: Tensor | None) -> Tensor:
     """Compute ``x + scale * y`` in one pass, in the dtype to which the three promote.
 
     Args:
-        x (Tensor): Of any shape.
-        y (Tensor): Of the shape of ``x``.
-        scale (Tensor, optional): A shape that broadcasts to that of ``x``. Default: 1.
+        x (Tensor): Feature map of shape (N, C, H, W).
+        y (Tensor): Shape (N, H, W, C'), C' at least C. Channels from C on are ignored.
+        scale (Tensor, optional): A shape that broadcasts to (N, C, H, W). Default: 1.
 
     Returns:
-        Tensor: Of the shape of ``x``.
+        Tensor: Of shape (N, C, H, W).
     """
-    if scale is None:
-        return x + y
     # Autocast would copy y to float32 first.
     with torch.autocast(x.device.type, enabled=False):
-        return torch.addcmul(x, scale, y)
+        if scale is None:
+            scale = x.new_ones(1, 1, 1, 1)
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return torch.addcmul(x, scale, y[..., : x.shape[1]].permute(0, 3, 1, 2))
+        return _AddScaled.apply(x, y, scale)
 
 
 def pad(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -156,18 +208,6 @@ def pad(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return _Pad.apply(x, shape, dtype)
 
 
-def crop(x: Tensor, width: int) -> Tensor:
-    """Return the first ``width`` columns of a matrix.
-
-    Unlike slicing, the backward pass writes each element of the gradient once.
-    """
-    if x.shape[1] == width:
-        return x
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return x[:, :width]
-    return _Crop.apply(x, width)
-
-
 class _Pad(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -188,12 +228,30 @@ class _Pad(torch.autograd.Function):
         return grad.to(ctx.dtype), None, None
 
 
-class _Crop(torch.autograd.Function):
+class _AddScaled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, width: int) -> Tensor:
-        ctx.shape, ctx.dtype = x.shape, x.dtype
-        return x[:, :width]
+    def forward(ctx, x: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+        ctx.save_for_backward(y, scale)
+        ctx.dtype = x.dtype
+        return torch.addcmul(x, scale, y[..., : x.shape[1]].permute(0, 3, 1, 2))
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple:
-        return pad(grad, ctx.shape, ctx.dtype), None
+        y, scale = ctx.saved_tensors
+        x_grad = y_grad = scale_grad = None
+        channels = grad.shape[1]
+        if ctx.needs_input_grad[0]:
+            x_grad = grad.to(ctx.dtype)
+        grad, scale = grad.permute(0, 2, 3, 1), scale.permute(0, 2, 3, 1)
+        if ctx.needs_input_grad[1]:
+            if torch.is_grad_enabled():
+                y_grad = F.pad(grad * scale, (0, y.shape[-1] - channels)).to(y.dtype)
+            else:
+                # Multiplied, cast and padded in one pass.
+                y_grad = torch.empty_like(y)
+                y_grad[..., channels:].zero_()
+                torch.mul(grad, scale, out=y_grad[..., :channels])
+        if ctx.needs_input_grad[2]:
+            product = grad * y[..., :channels]
+            scale_grad = product.sum_to_size(scale.shape).permute(0, 3, 1, 2).to(scale.dtype)
+        return x_grad, y_grad, scale_grad
