@@ -31,7 +31,9 @@ optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.999), weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0),
+    # No weight decay on vectors, such as norms and biases.
+    constructor='mmslak.LearningRateDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(decay_rate=1.0),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, by_epoch=False, begin=0, end=500),

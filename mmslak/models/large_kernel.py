@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import LargeKernelConv2d, decomposed_conv2d, depthwise_conv2d
 from ..ops.depthwise import add_centred
+from ..ops.layout import prefers_planar, to_channels_last, to_planar
 from .arguments import check_kernels
 
 #: mode -> kernels (height, width) of the parallel branches, for large kernel M and small kernel N.
@@ -84,6 +85,12 @@ class SpatialMixing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix ``x`` of shape (N, C, H, W) over space; the shape stays the same."""
+        implementation = getattr(self, self.branch_names[0]).conv.implementation
+        if prefers_planar(x, implementation):
+            return to_channels_last(self._mix(to_planar(x)))
+        return self._mix(x)
+
+    def _mix(self, x: Tensor) -> Tensor:
         if self.fuse_in_eval and self._can_fuse():
             kernels, bias = self._merge()
             if len(kernels) == 2:

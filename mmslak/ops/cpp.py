@@ -45,8 +45,10 @@ def forward(
         Tensor: ``add_to``, or a new tensor in the memory format of ``x``.
 
     Raises:
+        ValueError: If the dtypes differ.
         MemoryError: If the working memory cannot be allocated.
     """
+    _check_dtypes(x, weight, bias, add_to)
     weight = weight.contiguous()
     bias = None if bias is None else bias.contiguous()
     out = torch.empty_like(x) if add_to is None else add_to
@@ -60,6 +62,7 @@ def forward(
 
 def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     """Return the gradient of the kernels, (C, 1, kh, kw), for ``grad`` of the output."""
+    _check_dtypes(x, grad)
     out = x.new_empty(x.shape[1], 1, *kernel_size)
     _call('gradient', x, kernel_size, *_strided(x), *_strided(grad), _pointer(out))
     return out
@@ -68,6 +71,13 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
 def available() -> bool:
     """Return whether the kernels can be used. The first call compiles them."""
     return _library() is not None
+
+
+def _check_dtypes(x: Tensor, *others: Tensor | None) -> None:
+    # The kernels take pointers, so a wrong dtype would be a wrong size.
+    for tensor in others:
+        if tensor is not None and tensor.dtype != x.dtype:
+            raise ValueError(f'all tensors must have the dtype of x, {x.dtype}, got {tensor.dtype}')
 
 
 def _call(task: str, x: Tensor, kernel_size: tuple[int, int], *arguments) -> None:

@@ -6,6 +6,7 @@ respect to a kernel is ``mmslak::depthwise_conv2d_weight_gradient``, which is bi
 any order therefore consist of these two operators.
 """
 
+import functools
 import math
 import os
 
@@ -241,6 +242,26 @@ def _widened(x: Tensor, implementation) -> bool:
     return implementation in (cpp, pytorch) and x.dtype in _HALF
 
 
+def _outside_autocast(function):
+    """Run a function with autocast turned off.
+
+    Autocast is still on inside an operator. PyTorch's convolution would return another dtype than
+    that of its inputs, and the compiled kernels would write into memory of the wrong size.
+    """
+
+    @functools.wraps(function)
+    def run(x: Tensor, *arguments):
+        device = x.device.type
+        # torch.autocast knows no meta device.
+        if device == 'meta' or not torch.is_autocast_enabled(device):
+            return function(x, *arguments)
+        with torch.autocast(device, enabled=False):
+            return function(x, *arguments)
+
+    return run
+
+
+@_outside_autocast
 def _forward(x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str) -> Tensor:
     if not x.numel():
         return torch.empty_like(x)
@@ -256,6 +277,7 @@ def _forward(x: Tensor, weights: list[Tensor], bias: Tensor | None, implementati
     return out
 
 
+@_outside_autocast
 def _weight_gradient(
     x: Tensor, grad: Tensor, height: int, width: int, implementation: str
 ) -> Tensor:

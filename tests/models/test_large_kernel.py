@@ -179,3 +179,29 @@ def test_norm_that_cannot_be_merged_is_named():
     torch.testing.assert_close(block(x), sum_of_branches(block, x))
     with pytest.raises(ValueError, match=r'norm_cfg must be a batch norm .* got GroupNorm'):
         block.switch_to_deploy()
+
+
+@pytest.mark.parametrize('mode', ['decomposed', 'reparam', 'naive'])
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('autocast', [True, False])
+def test_one_conversion_for_all_branches_changes_nothing(monkeypatch, mode, training, autocast):
+    """As on a GPU, where the feature map is converted to planar once."""
+    torch.manual_seed(0)
+    mixing = SpatialMixing(6, 9, 3, mode).train(training)
+    images = torch.randn(2, 6, 8, 7).to(memory_format=torch.channels_last)
+    results = []
+    for planar in (False, True):
+        monkeypatch.setattr(
+            'mmslak.models.large_kernel.prefers_planar', lambda *_, planar=planar: planar
+        )
+        x = images.clone().requires_grad_()
+        with torch.autocast('cpu', torch.bfloat16, autocast):
+            out = mixing(x)
+        grads = torch.autograd.grad(out.float().square().sum(), (x, *mixing.parameters()))
+        assert out.is_contiguous(memory_format=torch.channels_last)
+        assert grads[0].is_contiguous(memory_format=torch.channels_last)
+        results.append((out, *grads))
+    for plain, planar in zip(*results, strict=True):
+        assert plain.dtype == planar.dtype
+        tolerance = 3e-2 if autocast else 2e-4
+        assert (plain - planar).abs().max() <= tolerance * plain.abs().max()

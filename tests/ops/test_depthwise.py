@@ -399,3 +399,25 @@ def test_choice_by_shape():
     assert choose(x, (51, 5), gradient=True) == choose(last, (51, 5))
     assert choose(x, (5, 51)) == ('cpp' if cpp.available() else 'pytorch')
     assert choose(x.to('meta'), (5, 51)) == 'native'
+
+
+@pytest.mark.parametrize('shape', [(2, 3, 8, 7), (1, 3, 20, 20)])
+def test_autocast_does_not_reach_the_implementations(shape):
+    """Under autocast PyTorch's convolution returns 16 bits where the CPU kernels expect 32.
+
+    With auto, small planar feature maps take PyTorch's convolution for the tall kernel.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    tall, wide = (torch.randn(3, 1, *k, generator=generator) for k in ((9, 3), (3, 9)))
+    with torch.autocast('cpu', torch.bfloat16):
+        out = decomposed_conv2d(x, tall, wide)
+        grad = torch.autograd.functional.vjp(lambda t: decomposed_conv2d(x, t, wide), tall, out)[1]
+    rounded = [t.bfloat16() for t in (x, tall, wide)]
+    want = sum(reference.forward(rounded[0], kernel) for kernel in rounded[1:])
+    assert out.dtype == torch.bfloat16
+    assert (out - want).abs().max() <= 1e-2 * want.abs().max()
+    wanted = reference.weight_gradient(rounded[0], out, (9, 3))
+    assert (grad - wanted).abs().max() <= 2e-2 * wanted.abs().max()
+    with pytest.raises(ValueError, match='dtype of x'):
+        cpp.forward(x, wide, None, out)

@@ -21,7 +21,9 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     The method ``get_layer_depth`` of the backbone returns the group of each parameter, as SLaK and
     most backbones of MMPretrain do. The learning rate of a group is
     ``lr * decay_rate ** (num_groups - 1 - group)``. Biases, norms and all other vectors have no
-    weight decay, as in ConvNeXt's recipe.
+    weight decay, as in ConvNeXt's recipe. With a rate of 1 any model can be trained; its parameters
+    then form two groups, where MMEngine would make a group of each. An optimiser step of many small
+    groups takes several times as long.
 
     ``paramwise_cfg`` has the keys ``decay_rate`` (float in (0, 1]), ``decay_type`` (``layer_wise``,
     the default, or ``stage_wise``) and ``num_layers`` (int, optional). The last one is for configs
@@ -35,7 +37,13 @@ class LearningRateDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def add_params(self, params: list, module: nn.Module, **kwargs) -> None:
         """Append the parameter groups of ``module`` to ``params``, and log them."""
         decay_rate, decay_type, num_layers = self._settings()
-        depth_of = _depth_function(module, decay_type)
+        if decay_rate < 1 or num_layers is not None:
+            depth_of = _depth_function(module, decay_type)
+        else:
+
+            def depth_of(name: str) -> tuple[int, int]:
+                return 0, 1
+
         groups: dict[tuple[int, bool], dict] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:

@@ -80,6 +80,18 @@ def test_convnext_of_mmpretrain_has_the_same_groups():
         assert renamed == ours
 
 
+def test_without_decay_any_model_has_two_groups():
+    """One for matrices and kernels, one for vectors."""
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3))
+    backbone.widths = [5]
+    model = Model(backbone)
+    groups = wrapper(model, decay_rate=1.0).optimizer.param_groups
+    assert [group['weight_decay'] > 0 for group in groups] == [True, False]
+    assert all(p.ndim > 1 for p in groups[0]['params'])
+    assert all(p.ndim == 1 for p in groups[1]['params'])
+    assert sum(len(group['params']) for group in groups) == len(list(model.parameters()))
+
+
 def test_table_is_logged(monkeypatch):
     logged = []
     monkeypatch.setattr(
