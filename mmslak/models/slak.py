@@ -127,7 +127,7 @@ class SLaKBlock(nn.Module):
         """Compute the layers after the mixing on padded widths, and add the result to ``x``."""
         layers = (self.norm, self.pwconv1, self.pwconv2)
         parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
-        if self._keeps_padded():
+        if self._keeps_padded(y):
             padded = self._padded.get(y, parameters)
         else:
             padded = padded_parameters(y, parameters)
@@ -139,14 +139,13 @@ class SLaKBlock(nn.Module):
             scale = kept if scale is None else kept * scale
         return add_scaled(x, y, scale)
 
-    def _keeps_padded(self) -> bool:
+    def _keeps_padded(self, y: Tensor) -> bool:
         """Return whether to keep the padded parameters, as merged networks do in inference."""
-        return (
-            self.mixing.deploy
-            and not self.training
-            and not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-        )
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        # On a CPU a second copy of the weights costs more memory than it saves time.
+        worth = self.aligned is True or y.device.type != 'cpu'
+        return worth and self.mixing.deploy and not self.training
 
     def train(self, mode: bool = True) -> 'SLaKBlock':
         """Switch to training or evaluation mode."""
@@ -193,7 +192,8 @@ class SLaK(BaseModule):
         aligned (bool or str): Whether the linear layers of the blocks are computed on widths
             padded with zeros to what the hardware likes. Parameters and results stay the same, up
             to rounding. ``auto`` pads where it is faster; ``True`` pads every width that is not
-            aligned; ``False`` never pads.
+            aligned, and a merged network keeps a padded copy of its weights, as on GPUs;
+            ``False`` never pads.
         init_cfg (dict or list, optional): MMEngine's initialisation. Default: truncated
             normal with std 0.02 for convolutions and linear layers, biases 0.
             ``dict(type='Pretrained', checkpoint=FILE)`` takes checkpoints of this package and of

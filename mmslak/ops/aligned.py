@@ -21,8 +21,8 @@ CHOICES = ('auto', True, False)
 ALIGNMENT = {'cpu': 64, 'cuda': 64}
 #: Tensor cores need rows of a multiple of 16 bytes.
 TENSOR_CORE_BYTES = 16
-#: On a CPU ``auto`` pads layers with at least so many channels and rows. The products of smaller
-#: layers do not take longer than copying the weights.
+#: ``auto`` pads layers with at least so many channels and, on a CPU, so many rows. In smaller ones
+#: copying the weights takes as long as the products.
 MIN_CHANNELS, MIN_ROWS = 96, 256
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -54,11 +54,11 @@ def runs_aligned(x: Tensor, weights: list[Tensor], aligned: bool | str = 'auto')
         x (Tensor): Input of the first layer, of shape (..., C).
         weights (list[Tensor]): Weights of the two layers, of shapes (H, C) and (C, H).
         aligned (bool or str): One of :data:`CHOICES`. Layers that are already aligned, devices
-            other than CPUs and GPUs, subclasses of tensors, and the transforms of ``torch.func``
-            are never padded.
+            other than CPUs and GPUs, subclasses of tensors, ``torch.jit.trace`` and the transforms
+            of ``torch.func`` are never padded.
     """
     device = x.device.type
-    if not aligned or device not in ALIGNMENT or is_transformed():
+    if not aligned or device not in ALIGNMENT or is_transformed() or torch.jit.is_tracing():
         return False
     dtype, autocast = compute_dtype(x), torch.is_autocast_enabled(device)
     for weight in weights:
@@ -67,18 +67,16 @@ def runs_aligned(x: Tensor, weights: list[Tensor], aligned: bool | str = 'auto')
             return False
         if not autocast and weight.dtype != dtype:
             return False
-    widths = weights[0].shape
-    if all(aligned_width(width, dtype, device) == width for width in widths):
+    hidden, channels = weights[0].shape
+    if all(aligned_width(width, dtype, device) == width for width in (hidden, channels)):
         return False
     if aligned is True:
         return True
+    if channels < MIN_CHANNELS:
+        return False
     if device == 'cpu':
-        rows = x.numel() // x.shape[-1]
-        return dtype == torch.float32 and x.shape[-1] >= MIN_CHANNELS and rows >= MIN_ROWS
-    tensor_cores = dtype in _HALF or (
-        dtype == torch.float32 and torch.get_float32_matmul_precision() != 'highest'
-    )
-    return tensor_cores and any(width * dtype.itemsize % TENSOR_CORE_BYTES for width in widths)
+        return dtype == torch.float32 and x.numel() // channels >= MIN_ROWS
+    return dtype in _HALF and channels * dtype.itemsize % TENSOR_CORE_BYTES != 0
 
 
 def padded_parameters(x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:

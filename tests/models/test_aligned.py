@@ -261,7 +261,6 @@ def test_transforms_of_torch_func():
         one.requires_grad_()
         block(one).square().sum().backward()
         torch.testing.assert_close(grad, one.grad, rtol=1e-4, atol=1e-4)
-        one = one.detach()
 
 
 def test_layers_with_hooks_and_replaced_layers_are_called(padded):
