@@ -234,7 +234,8 @@ def blocks(args: argparse.Namespace) -> list[dict]:
     for _, group in groups:
         group = [(task, row) for task, row in group if row.get('error', 1) <= allowed]
         ways = {task[-1]: lambda task=task: candidate(*task)[0] for task, _ in group}
-        costs = measure_in_turns(ways, args.device, args.repeats)
+        graphs = args.device == 'cuda'
+        costs = measure_in_turns(ways, args.device, args.repeats, graphs=graphs)
         for task, row in group:
             row['ms'] = costs[task[-1]].ms
     return rows
