@@ -115,7 +115,13 @@ def _recorded(run: Callable[[], object]) -> Callable[[], object]:
     torch.cuda.current_stream().wait_stream(stream)
     with torch.cuda.graph(graph):
         run()
-    return graph.replay
+
+    def replay():
+        # The graph reads the tensors of ``run``, which must therefore stay alive.
+        assert run is not None
+        graph.replay()
+
+    return replay
 
 
 def machine(device: str = 'cpu') -> str:

@@ -141,7 +141,28 @@ def _sum_of_convolutions(
     _check_tensors(x, weights, bias)
     if implementation == 'native' or is_transformed():
         return _sum_of_native(x, weights, bias)
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        return _Convolution.apply(x, bias, implementation, *weights)
     return torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
+
+
+class _Convolution(torch.autograd.Function):
+    """The operator with its rule of differentiation, for eager mode.
+
+    ``torch.library`` adds the same rule below, for tracing and for gradients of gradients. It
+    flattens lists of arguments in every call, which takes longer than a small convolution.
+    """
+
+    @staticmethod
+    def forward(ctx, x, bias, implementation, *weights):
+        _save(ctx, (x, weights, bias, implementation), None)
+        return torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
+
+    @staticmethod
+    def backward(ctx, grad):
+        needs_x, needs_bias, _, *needs_weights = ctx.needs_input_grad
+        x_grad, weight_grads, bias_grad = _gradients(ctx, grad, needs_x, needs_weights, needs_bias)
+        return x_grad, bias_grad, None, *weight_grads
 
 
 def is_transformed() -> bool:
@@ -328,12 +349,15 @@ def _(x, grad, height, width, implementation):
 def _save(ctx, inputs, output) -> None:
     x, weights, bias, ctx.implementation = inputs
     ctx.save_for_backward(x, *weights)
-    ctx.has_bias = bias is not None
 
 
 def _backward(ctx, grad):
-    x, *weights = ctx.saved_tensors
     needs_x, needs_weights, needs_bias, _ = ctx.needs_input_grad
+    return *_gradients(ctx, grad, needs_x, needs_weights, needs_bias), None
+
+
+def _gradients(ctx, grad, needs_x, needs_weights, needs_bias):
+    x, *weights = ctx.saved_tensors
     x_grad = bias_grad = None
     if needs_x:
         flipped = [weight.flip(2, 3) for weight in weights]
@@ -349,7 +373,7 @@ def _backward(ctx, grad):
     ]
     if needs_bias:
         bias_grad = grad.sum((0, 2, 3))
-    return x_grad, weight_grads, bias_grad, None
+    return x_grad, weight_grads, bias_grad
 
 
 def _save_for_second(ctx, inputs, output) -> None:
