@@ -225,14 +225,16 @@ def test_masked_weights_stay_masked():
     assert torch.equal(block.pwconv1.weight != 0, mask)
 
 
-@pytest.mark.parametrize('training', [False, True])
-@pytest.mark.parametrize('kwargs', [dict(), dict(drop_path_rate=0.2, with_cp=True)])
+@pytest.mark.parametrize(
+    ('training', 'kwargs'), [(False, dict()), (True, dict(drop_path_rate=0.2, with_cp=True))]
+)
 def test_compiles_without_graph_breaks(training, kwargs):
     torch._dynamo.reset()
     block = make_block(37, True, **kwargs).train(training)
     x = torch.randn(4, 37, 5, 6)
     compiled = torch.compile(block, fullgraph=True, backend='aot_eager')
-    if training and kwargs:
+    if training:
+        # A compiled graph draws other random numbers.
         compiled(x.requires_grad_()).sum().backward()
         return
     grads = []
