@@ -347,7 +347,7 @@ def _(x, grad, height, width, implementation):
 
 
 def _save(ctx, inputs, output) -> None:
-    x, weights, bias, ctx.implementation = inputs
+    x, weights, _, ctx.implementation = inputs
     ctx.save_for_backward(x, *weights)
 
 
