@@ -143,7 +143,38 @@ def _sum_of_convolutions(
         return _sum_of_native(x, weights, bias)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _Convolution.apply(x, bias, implementation, *weights)
-    return torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
+    return _convolve(x, weights, bias, implementation)
+
+
+def _needs_dispatcher(x: Tensor) -> bool:
+    """Return whether PyTorch must see a call of the operator.
+
+    Tracing, counting and other modes, subclasses of tensors, and gradients of gradients rely on
+    it. Otherwise the implementation is called directly, because calling a Python function through
+    the dispatcher takes longer than a small convolution.
+    """
+    return (
+        torch.is_grad_enabled()
+        or type(x) not in (Tensor, torch.nn.Parameter)
+        or x.device.type not in ('cpu', 'cuda')
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.is_legacy_batchedtensor(x)
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+    )
+
+
+def _convolve(x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str) -> Tensor:
+    run = torch.ops.mmslak.depthwise_conv2d if _needs_dispatcher(x) else _forward
+    return run(x, weights, bias, implementation)
+
+
+def _differentiate(x: Tensor, grad: Tensor, height: int, width: int, implementation: str) -> Tensor:
+    """Return the gradient of one kernel."""
+    run = torch.ops.mmslak.depthwise_conv2d_weight_gradient
+    if not (_needs_dispatcher(x) or _needs_dispatcher(grad)):
+        run = _weight_gradient
+    return run(x, grad, height, width, implementation)
 
 
 class _Convolution(torch.autograd.Function):
@@ -156,7 +187,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, bias, implementation, *weights):
         _save(ctx, (x, weights, bias, implementation), None)
-        return torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
+        return _convolve(x, weights, bias, implementation)
 
     @staticmethod
     def backward(ctx, grad):
@@ -361,14 +392,10 @@ def _gradients(ctx, grad, needs_x, needs_weights, needs_bias):
     x_grad = bias_grad = None
     if needs_x:
         flipped = [weight.flip(2, 3) for weight in weights]
-        x_grad = torch.ops.mmslak.depthwise_conv2d(grad, flipped, None, ctx.implementation)
+        x_grad = _convolve(grad, flipped, None, ctx.implementation)
     # Autograd expects one entry for each kernel, None where no gradient is needed.
     weight_grads = [
-        torch.ops.mmslak.depthwise_conv2d_weight_gradient(
-            x, grad, *weight.shape[-2:], ctx.implementation
-        )
-        if needed
-        else None
+        _differentiate(x, grad, *weight.shape[-2:], ctx.implementation) if needed else None
         for weight, needed in zip(weights, needs_weights, strict=True)
     ]
     if needs_bias:

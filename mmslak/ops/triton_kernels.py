@@ -30,6 +30,7 @@ from math import gcd
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -179,9 +180,8 @@ def _convolve(x: Tensor, weight: Tensor, blocks: Blocks | None) -> Tensor:
     x = _planar(x)
     planar = out if _is_planar(out) else x.new_empty(x.shape)
     plan = _plan('forward', x, planar, kernel, blocks)
-    padded = x.new_zeros(*plan.buffer)
-    weights = plan.lines.along_lines(weight[:, 0])
-    padded.narrow(2, plan.margin, weights.shape[2]).copy_(weights)
+    weights = plan.lines.along_lines(weight[:, 0]).to(x.dtype)
+    padded = F.pad(weights, (plan.margin, plan.margin))
     _launch(_forward_kernel, plan, x, padded, planar)
     return out if planar is out else out.copy_(planar)
 
@@ -200,7 +200,7 @@ def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
         blocks,
         # In one grid dimension, because the other two have at most 65535 programs.
         lines.channels * output_blocks * row_blocks,
-        (lines.channels, short, padded_length),
+        None,
         dict(
             **lines.arguments('x', 'out'),
             row_blocks=row_blocks,
@@ -462,7 +462,7 @@ class _Plan:
     lines: _Lines
     blocks: Blocks
     programs: int
-    buffer: tuple[int, ...]  #: shape of the padded weights or of the partial sums
+    buffer: tuple[int, ...] | None  #: shape of the partial sums
     arguments: dict  #: without the three pointers
     margin: int = 0  #: zeros before the weights
     #: Compiled kernels by device and by whether the tensors start at multiples of 16 bytes.

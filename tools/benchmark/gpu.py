@@ -46,6 +46,8 @@ PRECISIONS = dict(
     bf16=(torch.bfloat16, 'ieee', 8e-3),
 )
 LAYOUTS = dict(planar=torch.contiguous_format, channels_last=torch.channels_last)
+#: Short side of the kernels, and size of the small ones.
+SMALL = 5
 #: (C, side of the feature map, M) of the stages of SLaK-T at 224 x 224.
 STAGES = ((124, 56, 51), (249, 28, 49), (499, 14, 47), (998, 7, 13))
 #: network -> ConvNeXt with about as many multiply-adds.
@@ -81,7 +83,7 @@ def environment(device: str) -> dict:
 
         found['triton'] = triton.__version__
     for name, command in dict(
-        commit=('git', 'rev-parse', '--short', 'HEAD'),
+        commit=('git', 'describe', '--always', '--dirty'),
         driver=('nvidia-smi', '--query-gpu=driver_version', '--format=csv,noheader'),
     ).items():
         try:
@@ -241,16 +243,37 @@ def blocks(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def timed(ways: dict, args: argparse.Namespace, repeats: int) -> dict:
+    """Time ways as they are called, and as replays of CUDA graphs, which is the time on the GPU."""
+    called = measure_in_turns(ways, args.device, repeats)
+    found = {
+        name: dict(ms=cost.ms, peak_mb=cost.peak_mb, gpu_ms=None) for name, cost in called.items()
+    }
+    if args.device == 'cuda':
+        for name, prepare in ways.items():
+            try:
+                costs = measure_in_turns({name: prepare}, 'cuda', repeats, graphs=True)
+            # Some operators cannot be recorded.
+            except Exception as error:
+                log(f'  {name} was not recorded as a graph: {type(error).__name__}: {error}'[:200])
+                continue
+            found[name]['gpu_ms'] = costs[name].ms
+    return found
+
+
 def operator(args: argparse.Namespace) -> list[dict]:
     """Time the operator, forward and with all gradients, next to cuDNN in both memory formats."""
-    stages = [(2, 7, 9)] if args.tiny else STAGES
-    batch = 1 if args.tiny else args.batch
-    cases = [(stage, 'bf16') for stage in stages]
+    stages, batch = ([(2, 7, 9)], 1) if args.tiny else (STAGES, args.batch)
+    cases = [
+        (stage, kernel, 'bf16')
+        for stage in stages
+        for kernel in ((SMALL, stage[2]), (stage[2], SMALL), (SMALL, SMALL))
+    ]
     if not args.tiny:
-        cases += [(STAGES[0], name) for name in ('fp16', 'tf32', 'fp32')]
+        cases += [(STAGES[0], (SMALL, STAGES[0][2]), name) for name in ('fp16', 'tf32', 'fp32')]
     rows = []
-    for ((channels, side, m), precision), wide in itertools.product(cases, (True, False)):
-        kernel, shape = (5, m) if wide else (m, 5), (batch, channels, side, side)
+    for (channels, side, _), kernel, precision in cases:
+        shape = (batch, channels, side, side)
         torch.backends.cuda.matmul.fp32_precision = PRECISIONS[precision][1]
         for direction in ('forward', 'forward_backward'):
             ways = {
@@ -259,18 +282,19 @@ def operator(args: argparse.Namespace) -> list[dict]:
                 )
                 for name, layout in itertools.product(('native', 'triton', 'auto'), LAYOUTS)
             }
-            costs = measure_in_turns(ways, args.device, args.repeats)
-            for (name, layout), cost in costs.items():
+            found = timed(ways, args, args.repeats)
+            for (name, layout), cost in found.items():
                 rows.append(
                     dict(
                         shape=shape, kernel=kernel, precision=precision, direction=direction,
-                        implementation=name, layout=layout, ms=cost.ms, peak_mb=cost.peak_mb,
+                        implementation=name, layout=layout, **cost,
                     )
                 )  # fmt: skip
             times = ', '.join(
-                f'{name} {layout} {costs[name, layout].ms:.3f}' for name, layout in costs
+                f'{name} {layout} {cost["ms"]:.3f} ({cost["gpu_ms"] or 0:.3f})'
+                for (name, layout), cost in found.items()
             )
-            log(f'  {shape} {kernel} {precision} {direction}, ms: {times}')
+            log(f'  {shape} {kernel} {precision} {direction}, ms (on the GPU): {times}')
     return rows
 
 
@@ -317,22 +341,20 @@ def networks(args: argparse.Namespace) -> list[dict]:
     for mode, batch, size, archs in cases:
         names = []
         for arch in archs:
-            names += [('convnext', PEERS.get(arch, 'tiny')), ('slak', arch), ('unaligned', arch)]
+            names += [('convnext', PEERS.get(arch, 'tiny')), ('slak', arch)]
+            names += [('unaligned', arch)] if arch == archs[0] else []
             names += [('merged', arch)] if mode == 'inference' else []
-            names += [('native', arch)] if (mode, arch) == ('train', 'tiny') else []
-        names = list(dict.fromkeys(names))
-        ways = {name: network_way(*name, mode, batch, size, args.device) for name in names}
-        for name in names:
-            log(f'  {mode}, {batch} x {size} x {size}: {" ".join(name)}')
-        costs = measure_in_turns(ways, args.device, max(3, args.repeats // 2))
-        for (kind, arch), cost in costs.items():
-            rows.append(
-                dict(
-                    mode=mode, batch=batch, size=size, network=kind, arch=arch,
-                    ms=cost.ms, peak_mb=cost.peak_mb,
-                )
-            )  # fmt: skip
-            log(f'    {kind} {arch}: {cost.ms:.2f} ms')
+        for name in dict.fromkeys(names):
+            # One at a time, because the networks do not all fit into memory.
+            ways = {name: network_way(*name, mode, batch, size, args.device)}
+            cost = timed(ways, args, max(3, args.repeats // 2))[name]
+            kind, arch = name
+            rows.append(dict(mode=mode, batch=batch, size=size, network=kind, arch=arch, **cost))
+            gpu = cost['gpu_ms'] or float('nan')
+            log(
+                f'  {mode}, {batch} x {size} x {size}, {kind} {arch}: {cost["ms"]:.2f} ms, '
+                f'on the GPU {gpu:.2f} ms, peak {cost["peak_mb"] or 0:.0f} MB'
+            )
     return rows
 
 
@@ -343,13 +365,9 @@ def build_network(kind: str, arch: str) -> nn.Module:
 
         return getattr(torchvision.models, f'convnext_{arch}')()
     from mmslak.models import SLaK
-    from mmslak.ops import LargeKernelConv2d
 
     options = dict(aligned=False) if kind == 'unaligned' else {}
     model = SLaK(arch, out_indices=(3,), gap_before_final_norm=True, **options)
-    for module in model.modules():
-        if kind == 'native' and isinstance(module, LargeKernelConv2d):
-            module.implementation = 'native'
     return model.eval().switch_to_deploy() if kind == 'merged' else model
 
 
@@ -486,11 +504,17 @@ def main() -> None:
         args.jobs = 1
     torch.backends.cudnn.benchmark = True
     results = dict(environment=environment(args.device), sections={}, skipped={})
+    if args.out.is_file():
+        earlier = json.loads(args.out.read_text())
+        # Sections of an earlier run on the same device and commit are kept.
+        if earlier['environment'] == results['environment']:
+            results = earlier
     log(', '.join(f'{key} {value}' for key, value in results['environment'].items()))
     for number, name in enumerate(args.sections, 1):
         log(f'{name} ({number} of {len(args.sections)})')
         try:
             results['sections'][name] = SECTIONS[name](args)
+            results['skipped'].pop(name, None)
         # One section that fails must not cost the others.
         except Exception as error:
             results['skipped'][name] = f'{type(error).__name__}: {error}'[:500]

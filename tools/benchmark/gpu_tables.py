@@ -16,7 +16,6 @@ from mmslak.console import guarded
 
 NAMES = dict(
     convnext='ConvNeXt', slak='SLaK', unaligned='SLaK, not aligned', merged='SLaK, merged',
-    native="SLaK on cuDNN's convolution",
 )  # fmt: skip
 ARCHS = dict(tiny='T', small='S', base='B')
 
@@ -48,7 +47,7 @@ def correctness_table(rows: list[dict]) -> Table:
 
 
 def operator_table(rows: list[dict]) -> Table:
-    """Put the best of cuDNN, Triton and auto side by side, one row for each case."""
+    """Put cuDNN, Triton and auto side by side, one row for each case; times on the GPU."""
     table = Table('feature map', 'kernel', 'precision', 'pass')
     for heading in (
         'cuDNN', 'cuDNN, channels last', 'Triton', 'auto', 'auto, channels last', 'times faster',
@@ -60,7 +59,7 @@ def operator_table(rows: list[dict]) -> Table:
         return row['shape'], row['kernel'], row['precision'], row['direction']
 
     for (shape, kernel, precision, direction), group in itertools.groupby(rows, key):
-        ms = {(row['implementation'], row['layout']): row['ms'] for row in group}
+        ms = {(row['implementation'], row['layout']): row['gpu_ms'] or row['ms'] for row in group}
         native = ms['native', 'planar'], ms['native', 'channels_last']
         auto = ms['auto', 'planar'], ms['auto', 'channels_last']
         table.add_row(
@@ -74,20 +73,23 @@ def operator_table(rows: list[dict]) -> Table:
 def network_table(rows: list[dict]) -> Table:
     """Put the networks of a case side by side with ConvNeXt."""
     table = Table('mode', 'batch', 'size', 'network')
-    for heading in ('ms', 'ratio to ConvNeXt', 'images/s', 'peak memory, MB'):
+    for heading in (
+        'ms on the GPU', 'ratio to ConvNeXt', 'ms as called', 'ratio', 'peak memory, MB'
+    ):  # fmt: skip
         table.add_column(heading, justify='right')
     peers = dict(tiny='small', small='base', base='base')
-    times = {(r['mode'], r['batch'], r['size'], r['network'], r['arch']): r['ms'] for r in rows}
+    found = {(r['mode'], r['batch'], r['size'], r['network'], r['arch']): r for r in rows}
     for row in rows:
         case = row['mode'], row['batch'], row['size']
         name = f'{NAMES[row["network"]]}-{ARCHS.get(row["arch"], row["arch"])}'
-        peer = times.get((*case, 'convnext', peers.get(row['arch'])))
-        ratio = '-' if peer is None else f'{row["ms"] / peer:.2f} ({ARCHS[peers[row["arch"]]]})'
-        if row['network'] == 'convnext':
-            ratio = '-'
+        peer = found.get((*case, 'convnext', peers.get(row['arch'])))
+        ratios = []
+        for kind in ('gpu_ms', 'ms'):
+            known = row['network'] != 'convnext' and peer and row[kind] and peer[kind]
+            ratios.append(f'{row[kind] / peer[kind]:.2f}' if known else '-')
         table.add_row(
-            row['mode'], str(row['batch']), str(row['size']), name, _number(row['ms'], 4), ratio,
-            _number(1e3 * row['batch'] / row['ms'], 4), _number(row['peak_mb'], 5),
+            row['mode'], str(row['batch']), str(row['size']), name, _number(row['gpu_ms']),
+            ratios[0], _number(row['ms']), ratios[1], _number(row['peak_mb'], 5),
         )  # fmt: skip
     return table
 
