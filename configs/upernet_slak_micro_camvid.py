@@ -1,9 +1,13 @@
-"""UperNet with SLaK-micro on CamVid, a SLaK of 1.9 M active parameters, trained from scratch."""
+"""UperNet with a SLaK of 2 M active parameters on CamVid, trained from scratch.
+
+The first two stages are those of SLaK-nano: there the feature maps are large and a channel costs
+most. The other two are deeper and wider.
+"""
 
 _base_ = 'upernet_slak_nano_camvid.py'
 
-widths = [31, 62, 124, 249]
+widths = [20, 41, 166, 249]
 model = dict(
-    backbone=dict(arch=dict(_delete_=True, depths=(2, 2, 6, 2), widths=widths), drop_path_rate=0.2),
+    backbone=dict(arch=dict(_delete_=True, depths=(1, 1, 6, 2), widths=widths), drop_path_rate=0.1),
     decode_head=dict(in_channels=widths),
 )

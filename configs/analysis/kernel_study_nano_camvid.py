@@ -9,8 +9,6 @@ _base_ = '../upernet_slak_nano_camvid.py'
 size = (180, 240)
 max_iters = 460  # 5 epochs
 batch_size = 4
-# As in the config of the network, with 1.1 in place of 1.02, so that they are more equal.
-class_weight = [0.98, 0.81, 2.28, 0.67, 1.74, 1.3, 2.24, 2.25, 1.6, 2.36, 2.43]
 
 # Scores are those of the full resolution, because label maps of the validation are not resized.
 resize = dict(type='Resize', scale=size[::-1])
@@ -52,7 +50,7 @@ model = dict(
         align_corners=False,
         loss_decode=dict(
             type='CrossEntropyLoss',
-            class_weight=class_weight,
+            class_weight=_base_.class_weight,
             reduction='sum',
             loss_weight=1 / (batch_size * size[0] * size[1]),
         ),
