@@ -1,9 +1,10 @@
 """Finds images that are missing or cannot be decoded."""
 
+import itertools
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -127,10 +128,10 @@ def check_images(dataset, skip: bool, log: logging.Logger) -> None:
             continue
         if not skip and not getattr(leaf, 'ann_file', ''):
             continue
-        infos = [leaf.get_data_info(i) for i in range(len(leaf))]
+        files = [_files(leaf.get_data_info(i)) for i in range(len(leaf))]
         if getattr(leaf, 'ann_file', ''):
-            check_listed_files(leaf, infos)
-        paths = [info.get('img_path') for info in infos]
+            check_listed_files(leaf, files)
+        paths = [image for image, _ in files]
         if not paths:
             raise BadImageError(no_image_left(dict(type=type(leaf), ann_file=leaf.ann_file)))
         # Files on other machines are not checked.
@@ -162,20 +163,25 @@ def check_images(dataset, skip: bool, log: logging.Logger) -> None:
         _update_lengths(dataset)
 
 
-def check_listed_files(dataset, infos: list[dict]) -> None:
+def _files(info: dict) -> tuple[str | None, str | None]:
+    """Return the image and the label map of an entry of a dataset."""
+    return info.get('img_path'), info.get('seg_map_path')
+
+
+def check_listed_files(dataset, files: Iterable[tuple]) -> None:
     """Check that the images and label maps of a dataset lie in the directories of its config.
 
     Args:
         dataset (BaseDataset): A dataset of any toolbox.
-        infos (list[dict]): All its entries.
+        files (Iterable[tuple]): Paths of the image and the label map of every entry.
 
     Raises:
         AnnotationError: If one does not, naming the file.
     """
-    prefixes = getattr(dataset, 'data_prefix', None) or {}
-    folders = [getattr(dataset, 'data_root', None), *prefixes.values()]
-    paths = (info.get(key) for info in infos for key in ('img_path', 'seg_map_path'))
-    check_inside(paths, folders, str(dataset.ann_file))
+    prefixes = getattr(dataset, 'data_prefix', None)
+    prefixes = prefixes.values() if isinstance(prefixes, dict) else [prefixes]
+    folders = [getattr(dataset, 'data_root', None), *prefixes]
+    check_inside(itertools.chain.from_iterable(files), folders, str(dataset.ann_file))
 
 
 class _NamingCompose(Compose):

@@ -63,7 +63,7 @@ def check_label_maps(cfg: Config, dataset: dict, key: str) -> list[str]:
             )
     infos = [built.get_data_info(i) for i in range(len(built))]
     if built.ann_file:
-        check_listed_files(built, infos)
+        check_listed_files(built, [(i['img_path'], i.get('seg_map_path')) for i in infos])
     infos = [info for info in infos if info.get('seg_map_path')]
     count = len(classes or ()) or (heads[0][1]['num_classes'] if heads else 0)
     if not infos or not count:
