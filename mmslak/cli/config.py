@@ -17,6 +17,7 @@ from ..engine.hooks.configured import (
 )
 from ..toolboxes import EXTRAS, ToolboxMissingError
 from .config_check import check_options
+from .data_config import CodeInConfigError
 from .processes import TIMEOUT
 
 
@@ -51,6 +52,8 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         raise FileNotFoundError(f'config {path} does not exist')
     try:
         cfg = get_config(str(path)) if of_toolbox else Config.fromfile(str(path))
+    except CodeInConfigError:
+        raise
     except Exception as error:  # A config can run any code.
         raise _reading_error(path, error) from error
     scope = cfg.get('default_scope')

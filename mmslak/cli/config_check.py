@@ -23,8 +23,8 @@ from torch.utils.data import DataLoader
 TOP_LEVEL = {
     *inspect.signature(MMEngineRunner.__init__).parameters,
     'activation_checkpointing', 'compile', 'custom_imports', 'efficient_conv_bn_eval',
-    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'skip_bad_images', 'strategy',
-    'sync_bn', 'tta_model', 'tta_pipeline',
+    'find_unused_parameters', 'max_image_pixels', 'model_wrapper_cfg', 'runner_type',
+    'skip_bad_images', 'strategy', 'sync_bn', 'tta_model', 'tta_pipeline',
 } - {'self', 'cfg'}  # fmt: skip
 #: Keys that each task needs.
 _NEEDED = {

@@ -34,6 +34,7 @@ from .config import (
     set_effective_batch,
 )
 from .config_check import check_config
+from .data_config import OPTION, check_data, configs_as_data
 from .explain import explained
 from .processes import shared_failure
 from .work_dir import claimed
@@ -81,6 +82,11 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
         action=_OptionAction,
         metavar='KEY=VALUE',
         help='override settings of the config, such as data_root=PATH',
+    )
+    parser.add_argument(
+        OPTION,
+        action='store_true',
+        help='accept only configs in YAML or JSON, and run no code from them',
     )
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     # torch.distributed.launch passes this option; torchrun does not.
@@ -145,7 +151,14 @@ def run(task: str, arguments: list[str] | None = None) -> dict:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.debug:
         os.environ[TRACEBACK] = '1'
+    with configs_as_data() if args.no_exec_config else contextlib.nullcontext():
+        return _run_config(task, args)
+
+
+def _run_config(task: str, args: argparse.Namespace) -> dict:
     cfg = load_config(args.config, args.cfg_options)
+    if args.no_exec_config:
+        check_data(cfg.to_dict())
     add_default_hooks(cfg)
     if task == 'train' and args.amp:
         # Before the check, because the options of mixed precision belong to this wrapper.

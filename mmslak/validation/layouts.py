@@ -5,6 +5,7 @@ from pathlib import Path
 from .classification import check_folders
 from .data_errors import DatasetLayoutError
 from .detection import check_annotations
+from .images import set_pixel_limit
 from .segmentation import check_label_maps
 
 _ADE20K = """\
@@ -47,6 +48,7 @@ def check_datasets(cfg, splits: tuple[str, ...]) -> list[str]:
         ValueError: If a class list does not match the annotations or the heads of the model, or
             if an annotation or a label map is wrong.
     """
+    set_pixel_limit(cfg)
     notes = []
     for split in splits:
         loader = cfg.get(f'{split}_dataloader')

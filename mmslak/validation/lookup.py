@@ -1,5 +1,6 @@
-"""The class of a dataset, and a sample of its files."""
+"""The class of a dataset, a sample of its files, and properties of images and numbers."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,9 @@ from PIL import Image
 #: Number of files that are opened. They are spread evenly over the dataset.
 SAMPLE = 100
 _THREADS = 8
+#: Largest coordinate of a box or a mask, in multiples of the longer side of its image. Annotations
+#: of hidden parts reach beyond the image, but not that far.
+REACH = 10
 #: Tag of the orientation in EXIF, and the orientations that exchange width and height.
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 
@@ -49,6 +53,15 @@ def spread(items: Sequence, most: int = SAMPLE) -> list:
     if len(items) <= most:
         return list(items)
     return [items[i * len(items) // most] for i in range(most)]
+
+
+def bounded(numbers: Sequence, most: float) -> bool:
+    """Return whether all entries are finite numbers with an absolute value of at most ``most``."""
+    try:
+        # A sum with NaN is NaN, in contrast to a minimum.
+        return math.isfinite(sum(numbers)) and -most <= min(numbers) and max(numbers) <= most
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def in_threads(function: Callable, items: Iterable) -> list:

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from .data_errors import AnnotationError
-from .images import BadImageError, image_fault
+from .images import BadImageError, check_listed_files, image_fault
 from .lookup import dataset_class, image_size, in_threads, is_subclass, spread, steps
 
 #: Modes of Pillow with one integer in each pixel.
@@ -33,9 +33,10 @@ def check_label_maps(cfg: Config, dataset: dict, key: str) -> list[str]:
         list[str]: No notes.
 
     Raises:
-        BadImageError: If an image or a label map is missing or damaged.
-        AnnotationError: If a label map has several channels, another size than its image, or
-            labels that the model does not have, or if ``reduce_zero_label`` is wrong.
+        BadImageError: If an image or a label map is missing or damaged, or has too many pixels.
+        AnnotationError: If a list names a file in another directory, if a label map has several
+            channels, another size than its image, or labels that the model does not have, or if
+            ``reduce_zero_label`` is wrong.
         ValueError: If a head has another number of classes.
     """
     kind = dataset_class(cfg, dataset)
@@ -61,6 +62,8 @@ def check_label_maps(cfg: Config, dataset: dict, key: str) -> list[str]:
                 f'LoadAnnotations in {key}.pipeline is {reduce}; set both to the same value'
             )
     infos = [built.get_data_info(i) for i in range(len(built))]
+    if built.ann_file:
+        check_listed_files(built, [(i['img_path'], i.get('seg_map_path')) for i in infos])
     infos = [info for info in infos if info.get('seg_map_path')]
     count = len(classes or ()) or (heads[0][1]['num_classes'] if heads else 0)
     if not infos or not count:

@@ -7,6 +7,8 @@ the data), and words that the line must contain.
 import json
 import re
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +222,9 @@ ARGUMENTS = [
          f'{BACKBONE}.init_cfg.checkpoint=no.pth'],
         ['no.pth does not exist'],
     ),
+    ('train', 'seg', ['--no-exec-config'], ['accepts only .yaml, .yml, .json', 'would be run']),
+    ('test', 'seg', ['none', '--no-exec-config'], ['accepts only .yaml', 'would be run']),
+    ('train', 'seg', ['--cfg-options', 'max_image_pixels=many'], ['max_image_pixels', "'many'"]),
     ('test', 'seg', [], ['checkpoint']),
     ('test', 'seg', ['no.pth'], ['no.pth does not exist']),
     ('test', 'cls', ['none', '--tta'], ['--tta needs tta_model', 'define tta_model']),
@@ -309,6 +314,19 @@ def empty_png(data):
     return data[:start] + bytes(8) + data[start + 8 :]
 
 
+def giant_png(data):
+    """Return a PNG file whose header has the size 30000 x 30000."""
+    data = empty_png(data)
+    start = data.index(b'IHDR')
+    header = data[start : start + 4] + struct.pack('>II', 30000, 30000) + data[start + 12 :][:5]
+    return data[:start] + header + struct.pack('>I', zlib.crc32(header)) + data[start + 21 :]
+
+
+def list_file(root):
+    """Write a list whose second line names an image in another directory."""
+    (root / 'list.txt').write_text(f'{image(root).stem}\n../../../other/secret\n')
+
+
 HALF = 'train_dataloader.dataset.reduce_zero_label=False'
 KEEP_ZERO = [HALF, f'{DATASET}.pipeline.1.reduce_zero_label=False']
 SEGMENTATION = [
@@ -331,6 +349,12 @@ SEGMENTATION = [
      ['mode CMYK with 4 channels']),
     ('16-bit labels', relabel(lambda labels: labels * 1000, np.uint16), [],
      ['label map', '8 bits']),
+    ('label map of 900 million pixels', write_bytes(giant_png, label), [],
+     ['label map', '900000000 pixels', 'limit of 100000000', 'max_image_pixels=900000000']),
+    ('images above the limit', lambda root: None, ['max_image_pixels=1000'],
+     ['image ', '.jpg', 'limit of 1000']),
+    ('list with another directory', list_file, [f'{DATASET}.ann_file=list.txt'],
+     ['list.txt names the file', 'other/secret.jpg', 'not in the data directory']),
     ('rotated by EXIF', rotated, [], ['64 x 48', '48 x 64', 'orientation 6 in EXIF']),
     ('label maps of half the size', write(lambda p: p.resize((32, 24)), label), [],
      ['label map', '32 x 24', 'its image']),
@@ -386,6 +410,11 @@ def exif_of_one_image(root):
 COCO = [
     ('no annotation file', lambda root: coco_file(root).unlink(), ['there is no file']),
     ('empty annotation file', write_bytes(b'', coco_file), ['is not a JSON file']),
+    ('image in another directory', coco(lambda c: c['images'][0].update(file_name='/etc/passwd')),
+     ['names the file /etc/passwd', 'not in the data directory', 'data_prefix']),
+    ('RLE of another size', entry(segmentation=dict(size=[9999, 9999], counts=[99980001])),
+     ['size of the RLE must be', '[9999, 9999]']),
+    ('giant box', entry(bbox=[0, 0, 1e30, 5]), ['more than 10 times as large as its image']),
     ('truncated annotation file', write_bytes(lambda data: data[: len(data) // 2], coco_file),
      ['is not a JSON file']),
     ('not in COCO format', write_bytes(b'{"shapes": []}', coco_file), ["no list 'categories'"]),
@@ -424,6 +453,11 @@ def in_xml(pattern, text):
 VOC = [
     ('no annotation file', lambda root: xml_file(root).unlink(), ['annotation file', 'not exist']),
     ('truncated', write_bytes(lambda data: data[:-50], xml_file), ['is not an XML file']),
+    (
+        'entities',
+        in_xml(rb'<annotation>', b'<!DOCTYPE a [<!ENTITY b "b">]><annotation>'),
+        ['has a DOCTYPE', 'remove it'],
+    ),
     ('reversed box', in_xml(rb'<xmax>\d+', b'<xmax>-7'), ['xmax -7', 'must not be below']),
     ('no number in a box', in_xml(rb'<ymin>\d+', b'<ymin>top'), ['has no numbers', "'top'"]),
 ]
@@ -433,6 +467,11 @@ def listed_labels(root):
     """Give the first image of the training a label that no class has."""
     path = root / 'meta/train.txt'
     path.write_text(re.sub(r' \d+$', ' 8', path.read_text(), count=1, flags=re.MULTILINE))
+
+
+def listed_elsewhere(root):
+    path = root / 'meta/train.txt'
+    path.write_text(f'../../other/secret.JPEG 0\n{path.read_text()}')
 
 
 def use_folders(root):
@@ -460,6 +499,10 @@ CLASSES = 'train_dataloader.dataset.metainfo.classes'
 CLASSIFICATION = [
     ('no directory', lambda root: shutil.rmtree(root / 'train'), [], ['no directory', 'train']),
     ('label beyond the head', listed_labels, [], ['line 1 of', 'from 0 to 7', "'8'"]),
+    ('image in another directory', listed_elsewhere, [],
+     ['train.txt names the file', 'other/secret.JPEG', 'not in the data directory']),
+    ('images above the limit', use_folders, ['max_image_pixels=1000'],
+     ['image ', '.JPEG', 'limit of 1000', '--skip-bad-images']),
     ('one directory too many', extra_folder, [], ['9 directories', '8 classes', 'moon not in']),
     ('directory of another name', renamed_folder, [], ['tent not among', 'moon not in the']),
     ('other order', use_folders, [f'{CLASSES}=[tent,ball,buoy,clover,crate,donut,melon,starfish]'],

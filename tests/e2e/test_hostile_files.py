@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers import run_tool
+from helpers import ROOT, run_tool
+from mmengine.config import Config
 
 pytest.importorskip('mmseg')
 
@@ -86,3 +87,16 @@ def test_text_in_a_resumed_checkpoint_is_not_evaluated(data, tmp_path):
     run_tool(*arguments, '--resume', tmp_path / 'hostile.pth', options=options)
     assert (work_dir / 'iter_2.pth').is_file()
     assert not trace.exists()
+
+
+@pytest.mark.slow
+def test_training_and_test_with_a_config_that_is_data(data, tmp_path):
+    file, work_dir = tmp_path / 'config.yaml', tmp_path / 'work'
+    Config.fromfile(ROOT / SEG).dump(file)
+    options = [f'data_root={data}', 'train_dataloader.batch_size=2', 'train_cfg.max_iters=1']
+    common = [file, '--no-exec-config', '--work-dir', work_dir]
+    run_tool('tools/train.py', *common, options=options)
+    text = run_tool('tools/test.py', file, work_dir / 'iter_1.pth', *common[1:], options=options)
+    assert 'mIoU' in text
+    text = run_tool('tools/train.py', SEG, *common[1:], options=options, expect=2)
+    assert '--no-exec-config accepts only .yaml' in text
