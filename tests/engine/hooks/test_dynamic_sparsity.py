@@ -69,7 +69,7 @@ def train(
         default_hooks=dict(
             checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False),
             plain=dict(type='mmslak.PlainCheckpointHook'),
-            random_state=dict(type='mmslak.RandomStateHook'),
+            exact_resume=dict(type='mmslak.ExactResumeHook'),
         ),
         custom_hooks=[*hooks, dict(hook, **sparsity)],
         log_processor=dict(by_epoch=False),
