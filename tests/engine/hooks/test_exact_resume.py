@@ -127,26 +127,66 @@ def no_failing_validation():
     SomeScore.done, SomeScore.fail = 0, None
 
 
-@pytest.mark.parametrize(
-    ('workers', 'persistent'), [(0, False), (2, False), (2, True)], ids=['0', '2', 'persistent']
-)
-@pytest.mark.parametrize(
-    ('options', 'last', 'at', 'left'),
-    [
-        (dict(by_epoch=True), 'epoch_3', 14, 18),
-        # In the middle of an epoch, and between two steps of the optimiser.
-        (dict(checkpoint=dict(by_epoch=False, interval=5), accumulate=2), 'iter_27', 17, 12),
-        # After the last iteration of an epoch, before its end.
-        (dict(checkpoint=dict(by_epoch=False, interval=9)), 'iter_27', 20, 9),
-        (dict(by_epoch=False), 'iter_27', 24, 7),
-        # A finite sampler, at the beginning of a pass and later.
-        (dict(by_epoch=False, sampler='DefaultSampler', checkpoint=dict(by_epoch=False, interval=9)), 'iter_27', 20, 9),
-        (dict(by_epoch=False, sampler='DefaultSampler'), 'iter_27', 13, 17),
-    ],
+def every(interval):
+    """Return settings of checkpoints that are counted by iterations."""
+    return dict(by_epoch=False, interval=interval)
+
+
+CASES = dict(
+    # Options, last checkpoint, iteration of the interruption, iterations after resuming.
+    epochs=(dict(), 'epoch_3', 14, 18),
+    # In the middle of an epoch, and between two steps of the optimiser.
+    in_an_epoch=(dict(checkpoint=every(5), accumulate=2), 'iter_27', 17, 12),
+    # After the last iteration of an epoch, before its end.
+    end_of_an_epoch=(dict(checkpoint=every(9)), 'iter_27', 20, 9),
+    iterations=(dict(by_epoch=False), 'iter_27', 24, 7),
+    # A sampler that the loop starts again, in a pass and after one.
+    passes=(dict(by_epoch=False, sampler='DefaultSampler'), 'iter_27', 13, 17),
+    end_of_a_pass=(
+        dict(by_epoch=False, sampler='DefaultSampler', checkpoint=every(9)), 'iter_27', 20, 9
+    ),
 )  # fmt: skip
-def test_resumed_equals_uninterrupted(tmp_path, workers, persistent, options, last, at, left):
-    loading = dict(workers=workers, persistent=persistent)
+LOADING = {'0': (0, False), '2': (2, False), 'persistent': (2, True)}
+FAST = {('epochs', 'persistent'), ('in_an_epoch', '2'), ('iterations', '0')}
+
+
+@pytest.mark.parametrize(
+    ('case', 'loading'),
+    [
+        pytest.param(case, loading, marks=() if (case, loading) in FAST else pytest.mark.slow)
+        for case in CASES
+        for loading in LOADING
+    ],
+)
+def test_resumed_equals_uninterrupted(tmp_path, case, loading):
+    options, last, at, left = CASES[case]
+    workers, persistent = LOADING[loading]
     train(tmp_path / 'whole', **options)
     # The number of workers changes nothing either.
-    assert interrupted_and_resumed(tmp_path / 'cut', at, **loading, **options) == left
+    options = dict(options, workers=workers, persistent=persistent)
+    assert interrupted_and_resumed(tmp_path / 'cut', at, **options) == left
     assert_same_state(tmp_path / 'whole' / f'{last}.pth', tmp_path / 'cut' / f'{last}.pth')
+
+
+def test_stopped_by_a_signal_in_an_epoch_and_without_a_seed_in_the_config(tmp_path):
+    left = interrupted_and_resumed(tmp_path / 'cut', 12, terminated, SystemExit, seed=None)
+    assert left == 27 - 12
+    seed = torch.load(tmp_path / 'cut/stopped.pth', weights_only=True)['meta']['seed']
+    train(tmp_path / 'whole', seed=seed)
+    assert_same_state(tmp_path / 'whole/epoch_3.pth', tmp_path / 'cut/epoch_3.pth')
+
+
+@pytest.mark.parametrize('number', [2, 3])
+def test_an_interrupted_validation_is_repeated(tmp_path, number):
+    """The one in the middle, and the one after the last epoch."""
+    train(tmp_path / 'whole')
+    SomeScore.done, SomeScore.fail = 0, number
+    with pytest.raises(KilledError):
+        train(tmp_path / 'cut')
+    SomeScore.done, SomeScore.fail = 0, None
+    resumed = train(tmp_path / 'cut', resume=True)
+    assert SomeScore.done == 4 - number
+    assert resumed.message_hub.get_info('validated_iter') == 27
+    assert_same_state(tmp_path / 'whole/epoch_3.pth', tmp_path / 'cut/epoch_3.pth')
+    best = [next((tmp_path / name).glob('best_*')).name for name in ('whole', 'cut')]
+    assert best[0] == best[1]
