@@ -224,6 +224,8 @@ def _skip_used(loop: BaseLoop, batches: SeededBatches, meta: dict, skip: int) ->
         loop.dataloader_iterator = chain(repeat(None, meta['iter']), loop.dataloader_iterator)
     elif isinstance(loop, EpochBasedTrainLoop):
         run_iter, epoch = loop.run_iter, meta['epoch']
+        # A pass after the last epoch has its order. MMEngine sets that of each epoch itself.
+        batches.set_epoch(max(epoch - 1, 0))
         # MMEngine counts the batches of each epoch from 0.
         loop.run_iter = lambda index, batch: run_iter(
             index + (skip if loop.epoch == epoch else 0), batch

@@ -89,15 +89,19 @@ class SeededBatches:
         """
         self._start, self._skip = iteration, skip
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the next passes."""
+        for sampler in self._samplers:
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(epoch)
+
     def _after(self, skip: int) -> Iterator[list[int]]:
         batches = iter(self.batch_sampler)
         for _ in range(skip):
             if next(batches, None) is None:
                 # A loop over iterations starts a finite sampler again.
                 self.restarts += 1
-                for sampler in self._samplers:
-                    if hasattr(sampler, 'set_epoch'):
-                        sampler.set_epoch(self.restarts)
+                self.set_epoch(self.restarts)
                 batches = iter(self.batch_sampler)
                 next(batches)
         return batches

@@ -5,11 +5,11 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
-from mmengine.runner import Runner
 from torch import nn
 
 import mmslak
 from mmslak.checkpoints import SPARSITY_STATE
+from mmslak.engine.runner import Runner
 from mmslak.sparsity import unpack_masks
 
 ARCH = dict(depths=(1, 1, 1, 1), widths=(8, 8, 12, 16))

@@ -1,4 +1,4 @@
-"""A resumed training equals an uninterrupted one, in everything that its last checkpoint contains."""
+"""The last checkpoint of a resumed training equals that of an uninterrupted one."""
 
 import os
 import random

@@ -66,7 +66,7 @@ def test_the_iteration_is_finished_and_saved(name):
 
 
 def test_an_epoch_that_is_not_finished_is_saved_under_its_own_name():
-    hook, runner, saving, lines = started(by_epoch=True)
+    hook, runner, saving, _ = started(by_epoch=True)
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(SystemExit):
         hook.after_train_iter(runner, 0)
