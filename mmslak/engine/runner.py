@@ -219,7 +219,8 @@ def _skip_used(loop: BaseLoop, batches: SeededBatches, meta: dict, skip: int) ->
         skip (int): Number of batches.
     """
     if isinstance(loop, IterBasedTrainLoop):
-        loop.dataloader_iterator._epoch = batches.restarts
+        # How often a finite sampler has started again.
+        loop.dataloader_iterator._epoch = max(skip - 1, 0) // len(batches)
         # MMEngine skips as many items as there were iterations.
         loop.dataloader_iterator = chain(repeat(None, meta['iter']), loop.dataloader_iterator)
     elif isinstance(loop, EpochBasedTrainLoop):

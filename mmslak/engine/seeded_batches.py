@@ -66,8 +66,6 @@ class SeededBatches:
         self.batch_sampler, self._key, self._iteration = batch_sampler, key, iteration
         self._samplers = (sampler, getattr(batch_sampler, 'sampler', None))
         self._start = self._skip = 0
-        #: Number of times that the sampler started again while batches were skipped.
-        self.restarts = 0
 
     def __getattr__(self, name: str):
         return getattr(self.batch_sampler, name)
@@ -76,9 +74,11 @@ class SeededBatches:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[SeededBatch]:
-        start = max(self._iteration(), self._start)
+        # A loader with workers calls this twice, and uses the second iterator.
         skip, self._skip = self._skip, 0
-        return self._number(self._after(skip), start)
+        start = max(self._iteration(), self._start)
+        for iteration, indices in zip(count(start), self._after(skip), strict=False):
+            yield SeededBatch(indices, (*self._key, iteration, DATA))
 
     def resume(self, iteration: int, skip: int) -> None:
         """Continue a training.
@@ -96,19 +96,15 @@ class SeededBatches:
                 sampler.set_epoch(epoch)
 
     def _after(self, skip: int) -> Iterator[list[int]]:
-        batches = iter(self.batch_sampler)
+        batches, restarts = iter(self.batch_sampler), 0
         for _ in range(skip):
             if next(batches, None) is None:
                 # A loop over iterations starts a finite sampler again.
-                self.restarts += 1
-                self.set_epoch(self.restarts)
+                restarts += 1
+                self.set_epoch(restarts)
                 batches = iter(self.batch_sampler)
                 next(batches)
         return batches
-
-    def _number(self, batches: Iterator[list[int]], start: int) -> Iterator[SeededBatch]:
-        for iteration, indices in zip(count(start), batches, strict=False):
-            yield SeededBatch(indices, (*self._key, iteration, DATA))
 
 
 def seed_batches(
