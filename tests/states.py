@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 
-#: Differs between two runs of the same training: times, paths and the text of the config.
-_RUN = {'time', 'data_time', 'memory', 'cfg', 'experiment_name', 'last_ckpt', 'eta'}
+#: Differs between two runs of the same training: times, paths, config and version.
+_RUN = {
+    'time', 'data_time', 'memory', 'eta', 'cfg', 'experiment_name', 'last_ckpt', 'mmengine_version',
+}  # fmt: skip
 
 
 def assert_same_state(expected, found, ignored=()):

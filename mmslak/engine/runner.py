@@ -155,14 +155,18 @@ class Runner(MMEngineRunner):
         return loop
 
     def call_hook(self, fn_name: str, **kwargs) -> None:
-        """Call a hook, and repeat an interrupted validation before the training continues."""
+        """Call a hook, and repeat a validation that may have been interrupted."""
         super().call_hook(fn_name, **kwargs)
         if fn_name == 'before_train' and self._resumed is not None and self._validation_is_due():
-            self.logger.info('Repeating the validation that was interrupted')
+            self.logger.info('Validating first, because the checkpoint does not contain the score')
             self.val_loop.run()
 
     def _validation_is_due(self) -> bool:
-        """Return whether the checkpoint was written before a validation that was not finished."""
+        """Return whether a validation is due at the iteration of the resumed checkpoint.
+
+        MMEngine writes a checkpoint before the validation, and then once more if the score is the
+        best one. Otherwise the validation may have been interrupted.
+        """
         loop = self.train_loop
         if self.val_loop is None or self.message_hub.runtime_info.get(VALIDATED) == self.iter:
             return False

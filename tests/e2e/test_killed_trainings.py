@@ -1,5 +1,6 @@
 """Trainings that are killed at any moment and resumed equal uninterrupted ones bit for bit."""
 
+import functools
 import random
 import signal
 
@@ -9,12 +10,11 @@ from states import assert_same_state
 
 from mmslak.checkpoints import has_checkpoint
 
-#: For each toolbox: config, last checkpoint, number of kills, and changes to the config.
+#: For each toolbox: config, last checkpoint, and changes to the config.
 TRAININGS = {
     'mmseg': (
         'upernet_slak_nano_ade20k',
         'iter_16.pth',
-        7,
         """
 batch_size, workers = 2, dict(num_workers=0, persistent_workers=False)
 data_root = '{data}/ADEChallengeData2016'
@@ -27,7 +27,6 @@ default_hooks = dict(checkpoint=dict(interval=2), sparsity=dict(update=dict(ever
     'mmpretrain': (
         'slak_nano_in1k',
         'epoch_6.pth',
-        7,
         """
 batch_size, workers = 8, dict(num_workers=2, persistent_workers=True)
 data_root = '{data}/imagenet'
@@ -42,7 +41,6 @@ default_hooks = dict(
     'mmdet': (
         'faster_rcnn_slak_nano_voc',
         'iter_18.pth',
-        6,
         """
 batch_size, workers = 2, dict(num_workers=1, persistent_workers=False)
 data_root = '{data}/VOCdevkit/'
@@ -70,29 +68,48 @@ default_hooks['logger'] = dict(interval=1)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('toolbox', TRAININGS)
-def test_killed_trainings_continue_exactly(tmp_path, sample_data, monkeypatch, toolbox):
-    pytest.importorskip(toolbox)
-    name, last, kills, changes = TRAININGS[toolbox]
-    config = tmp_path / 'c.py'
-    if 'train_dataloader' not in changes:
-        changes += 'train_dataloader = dict()'
-    text = COMMON + changes + LOADERS
-    config.write_text(text.format(root=ROOT, name=name, data=sample_data(32, 96)))
+@pytest.fixture(scope='module')
+def training(tmp_path_factory, sample_data):
+    """Return a function that trains until the end or until an event, and returns the directory."""
+    root = tmp_path_factory.mktemp('trainings')
 
-    def train(directory, kill_at=0):
-        monkeypatch.setenv('KILL_AT', str(kill_at))
-        work_dir = tmp_path / directory
+    def train(toolbox, directory, kill_at=0):
+        name, _, changes = TRAININGS[toolbox]
+        config, work_dir = root / f'{toolbox}.py', root / toolbox / directory
+        if 'train_dataloader' not in changes:
+            changes += 'train_dataloader = dict()'
+        text = COMMON + changes + LOADERS
+        config.write_text(text.format(root=ROOT, name=name, data=sample_data(32, 96)))
         resume = ['--resume'] if has_checkpoint(work_dir) else []
-        expect = -signal.SIGKILL if kill_at else 0
-        run_tool('tools/train.py', config, '--work-dir', work_dir, *resume, expect=expect)
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv('KILL_AT', str(kill_at))
+            run_tool(
+                'tools/train.py', config, '--work-dir', work_dir, *resume,
+                expect=-signal.SIGKILL if kill_at else 0,
+            )  # fmt: skip
+        return work_dir
 
-    train('whole')
-    generator = random.Random(toolbox)
+    return train
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(training):
+    """Return a function that trains without interruption, once, and returns the directory."""
+    return functools.cache(lambda toolbox: training(toolbox, 'whole'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kills', [4, 3])
+@pytest.mark.parametrize('toolbox', TRAININGS)
+def test_killed_trainings_continue_exactly(training, uninterrupted, toolbox, kills):
+    pytest.importorskip(toolbox)
+    whole = uninterrupted(toolbox)
+    generator = random.Random(f'{toolbox} {kills}')
     for _ in range(kills):
-        train('killed', generator.randint(1, 20))
-    train('killed')
-    for path in (tmp_path / 'whole').glob('*.pth'):
+        training(toolbox, f'killed_{kills}', generator.randint(1, 20))
+    killed = training(toolbox, f'killed_{kills}')
+    last = TRAININGS[toolbox][1]
+    assert (whole / last).is_file()
+    for path in whole.glob('*.pth'):
         if path.name in (last, 'averaged.pth', 'raw.pth'):
-            assert_same_state(path, tmp_path / 'killed' / path.name)
+            assert_same_state(path, killed / path.name)
