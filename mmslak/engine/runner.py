@@ -5,6 +5,7 @@ import re
 import sys
 from itertools import chain, repeat
 
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
 from mmengine.runner import (
@@ -159,6 +160,10 @@ class Runner(MMEngineRunner):
         super().call_hook(fn_name, **kwargs)
         if fn_name == 'before_train' and self._resumed is not None and self._validation_is_due():
             self.logger.info('Validating first, because the checkpoint does not contain the score')
+            for hook in self.hooks:
+                if isinstance(hook, CheckpointHook) and hook.last_ckpt is None:
+                    # MMEngine writes this checkpoint again if the score is the best one.
+                    hook.last_ckpt = self._load_from
             self.val_loop.run()
 
     def _validation_is_due(self) -> bool:
