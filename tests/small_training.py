@@ -16,15 +16,16 @@ from mmslak.engine.runner import Runner
 class SmallNetwork(BaseModel):
     """A convolution, a batch norm and a classifier."""
 
-    def __init__(self, hidden=8):
+    def __init__(self, hidden=8, dropout=0.0):
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.stem = nn.Conv2d(3, hidden, 3)
         self.norm = nn.BatchNorm2d(hidden)
         self.head = nn.Linear(hidden, 4)
 
     def forward(self, inputs, labels, mode='tensor'):
         features = self.norm(self.stem(inputs)).relu().mean((2, 3))
-        scores = self.head(features)
+        scores = self.head(self.dropout(features))
         return dict(loss=nn.functional.cross_entropy(scores, labels)) if mode == 'loss' else scores
 
 

@@ -1,12 +1,19 @@
-"""MMEngine's runner with a short log on the terminal and checked images."""
+"""MMEngine's runner with a short log on the terminal, checked images and exact resuming."""
 
 import logging
 import re
 import sys
+from itertools import chain, repeat
 
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS
-from mmengine.runner import BaseLoop
+from mmengine.runner import (
+    BaseLoop,
+    EpochBasedTrainLoop,
+    IterBasedTrainLoop,
+    find_latest_checkpoint,
+)
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -14,7 +21,9 @@ from torch import nn
 from ..checkpoints import read_checkpoint
 from ..validation.images import BadImageError, check_images, name_bad_images, no_image_left
 from .hooks.checkpoint_fit import check_fit
+from .hooks.exact_resume import POSITION, VALIDATED
 from .hooks.stop_signal import StopSignalHook
+from .seeded_batches import SeededBatches, seed_batches
 
 # Messages of MMEngine that go to the log file, but not to the terminal.
 _LOG_FILE_ONLY = re.compile(
@@ -50,12 +59,16 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class Runner(MMEngineRunner):
-    """MMEngine's ``Runner`` with a short log on the terminal and checked images.
+    """MMEngine's ``Runner`` with a short log on the terminal, checked images and exact resuming.
 
-    The log file contains everything that MMEngine logs. The terminal shows a summary.
+    The log file contains everything that MMEngine logs. The terminal shows a summary. The random
+    numbers of a batch depend only on the seed, the rank and the iteration. A resumed training skips
+    the batches that were used, without loading them.
     """
 
     _log_is_lost = False
+    #: Meta data of the checkpoint from which the training continues.
+    _resumed: dict | None = None
 
     def build_logger(self, *args, **kwargs) -> MMLogger:
         """Build MMEngine's logger with a filter and a short format for the terminal."""
@@ -96,14 +109,82 @@ class Runner(MMEngineRunner):
         Raises:
             ValueError: If it does not fit, naming a difference.
         """
+        if self._resume and self._load_from is None:
+            self._load_from = find_latest_checkpoint(self.work_dir)
         if self._resume and self._load_from:
-            check_fit(read_checkpoint(self._load_from), self.model, str(self._load_from))
+            checkpoint = read_checkpoint(self._load_from)
+            check_fit(checkpoint, self.model, str(self._load_from))
+            self._resumed = checkpoint.get('meta', {})
+            self._resume_seed()
         try:
             return super().train()
         finally:
             for hook in self.hooks:
                 if isinstance(hook, StopSignalHook):
                     hook.release()
+
+    def _resume_seed(self) -> None:
+        """Use the seed of the checkpoint. MMEngine does so only after it has built the data."""
+        saved, given = self._resumed.get('seed'), self._randomness_cfg.get('seed')
+        if saved is None or saved == given:
+            return
+        if given is not None:
+            self.logger.warning(
+                f'randomness.seed={given} of the config is not used, because the checkpoint was '
+                f'trained with {saved}'
+            )
+        self._randomness_cfg['seed'] = saved
+        self.set_randomness(**self._randomness_cfg)
+
+    def build_train_loop(self, loop) -> BaseLoop:
+        """Build MMEngine's loop, which continues at the position of the checkpoint."""
+        if isinstance(loop, BaseLoop):
+            return loop
+        loader = self.build_dataloader(
+            self._train_dataloader, self.seed, self._randomness_cfg.get('diff_rank_seed', False)
+        )
+        self._train_dataloader = loader
+        batches = seed_batches(loader, (self.seed, self.rank), lambda: self.iter)
+        if batches is None or POSITION not in (self._resumed or {}):
+            return super().build_train_loop(loop)
+        used, length = self._resumed[POSITION]
+        # Another batch size or number of processes changes the length.
+        skip = used * len(loader) // length
+        batches.resume(self._resumed['iter'], skip)
+        loop = super().build_train_loop(loop)
+        _skip_used(loop, batches, self._resumed, skip)
+        return loop
+
+    def call_hook(self, fn_name: str, **kwargs) -> None:
+        """Call a hook, and repeat a validation that may have been interrupted."""
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_train' and self._resumed is not None and self._validation_is_due():
+            self.logger.info('Validating first, because the checkpoint does not contain the score')
+            for hook in self.hooks:
+                if isinstance(hook, CheckpointHook) and hook.last_ckpt is None:
+                    # MMEngine writes this checkpoint again if the score is the best one.
+                    hook.last_ckpt = self._load_from
+            self.val_loop.run()
+
+    def _validation_is_due(self) -> bool:
+        """Return whether a validation is due at the iteration of the resumed checkpoint.
+
+        MMEngine writes a checkpoint before the validation, and then once more if the score is the
+        best one. Otherwise the validation may have been interrupted.
+        """
+        loop = self.train_loop
+        if self.val_loop is None or self.message_hub.runtime_info.get(VALIDATED) == self.iter:
+            return False
+        if isinstance(loop, EpochBasedTrainLoop):
+            done, end = loop.epoch, loop.max_epochs
+            if self._resumed.get(POSITION, [0])[0]:
+                return False
+        elif isinstance(loop, IterBasedTrainLoop):
+            done, end = loop.iter, loop.max_iters
+        else:
+            return False
+        loop._decide_current_val_interval()
+        return done >= max(loop.val_begin, 1) and (done % loop.val_interval == 0 or done == end)
 
     def build_dataloader(self, dataloader, seed: int | None = None, diff_rank_seed: bool = False):
         """Build a data loader after checking that its images exist and can be read.
@@ -135,3 +216,29 @@ class Runner(MMEngineRunner):
         MMSegmentation's visualisation reads it in a test.
         """
         return self._train_loop.iter if isinstance(self._train_loop, BaseLoop) else 0
+
+
+def _skip_used(loop: BaseLoop, batches: SeededBatches, meta: dict, skip: int) -> None:
+    """Let a loop continue behind the batches that were used.
+
+    Args:
+        loop (BaseLoop): Training loop, just built.
+        batches (SeededBatches): Batch sampler, which skips the batches.
+        meta (dict): Meta data of the checkpoint.
+        skip (int): Number of batches.
+    """
+    if isinstance(loop, IterBasedTrainLoop):
+        # How often a finite sampler has started again.
+        loop.dataloader_iterator._epoch = max(skip - 1, 0) // len(batches)
+        # MMEngine skips as many items as there were iterations.
+        loop.dataloader_iterator = chain(repeat(None, meta['iter']), loop.dataloader_iterator)
+    elif isinstance(loop, EpochBasedTrainLoop):
+        run_iter, epoch = loop.run_iter, meta['epoch']
+        # A pass after the last epoch has its order. MMEngine sets that of each epoch itself.
+        batches.set_epoch(max(epoch - 1, 0))
+        # MMEngine counts the batches of each epoch from 0.
+        loop.run_iter = lambda index, batch: run_iter(
+            index + (skip if loop.epoch == epoch else 0), batch
+        )
+    else:
+        batches.resume(0, 0)

@@ -67,11 +67,10 @@ def test_every_hook_has_a_name(path):
 def test_hooks_of_pre_training_run_in_order(tmp_path):
     """The average first; masks before checkpoints; the end of the training after both."""
     assert names(hooks_of(ROOT / 'configs/slak_t_in1k.py', tmp_path)) == [
-        'RuntimeInfoHook', 'EMAHook', 'IterTimerHook', 'DistSamplerSeedHook', 'VisualizationHook',
-        'RandomStateHook', 'StepImagesHook', 'LoggerHook', 'ParamSchedulerHook',
+        'RuntimeInfoHook', 'ExactResumeHook', 'EMAHook', 'IterTimerHook', 'DistSamplerSeedHook',
+        'VisualizationHook', 'StepImagesHook', 'LoggerHook', 'ParamSchedulerHook',
         'DynamicSparsityHook', 'NonFiniteHook', 'SafeCheckpointHook', 'PlainCheckpointHook',
-        'FinishTrainingHook',
-        'ThroughputHook', 'StopSignalHook',
+        'FinishTrainingHook', 'ThroughputHook', 'StopSignalHook',
     ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from helpers import ROOT
+from states import assert_same_state
 
 pytest.importorskip('mmseg')
 
@@ -149,10 +150,15 @@ def test_a_fault_of_one_rank_ends_all_and_is_the_last_line(
 
 
 @pytest.mark.slow
-def test_a_restarted_training_resumes_and_can_continue_with_fewer_processes(job, start, tmp_path):
+def test_a_restarted_training_resumes_exactly_and_continues_with_fewer_processes(
+    job, start, tmp_path
+):
     text = finish(start(job('kill', '--max-restarts', '1')))
     assert 'resumed epoch: 0, iter: 4' in text and (tmp_path / 'work/iter_8.pth').is_file()
     assert 'A step of the optimiser uses' not in text
+    (tmp_path / 'work').rename(tmp_path / 'restarted')
+    finish(start(job('none')))
+    assert_same_state(tmp_path / 'work/iter_8.pth', tmp_path / 'restarted/iter_8.pth')
     text = finish(start(job('none', '--resume', processes=1, options=['train_cfg.max_iters=10'])))
     assert 'resumed epoch: 0, iter: 8' in text and (tmp_path / 'work/iter_10.pth').is_file()
     assert 'uses 2 images, but the resumed checkpoint was trained with 4' in text

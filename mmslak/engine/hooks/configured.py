@@ -10,7 +10,7 @@ _MMENGINE = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler
 #: Hooks of every training, in the order in which those of the same priority run.
 _DEFAULTS = dict(
     plain_checkpoint='PlainCheckpointHook',
-    random_state='RandomStateHook',
+    exact_resume='ExactResumeHook',
     step_images='StepImagesHook',
     non_finite='NonFiniteHook',
     throughput='ThroughputHook',

@@ -11,7 +11,6 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
 from ...registry import HOOKS
-from .random_state import RandomStateHook
 
 ACTIONS = ('stop', 'rollback')
 #: A loss scaler that starts at 2**24 has halved its scale to 2**-26 after so many steps.
@@ -227,15 +226,14 @@ class NonFiniteHook(Hook):
             if isinstance(hook, CheckpointHook) and hook.last_ckpt:
                 # MMEngine sets it before it writes the file.
                 hook.last_ckpt = last
-        hooks, resuming = runner._hooks, runner._resume
-        # The random generators and the data continue, so that the batches differ this time.
-        runner._hooks = [hook for hook in hooks if not isinstance(hook, RandomStateHook)]
-        runner._resume = True
+        # The checkpoint may contain gradients that are accumulated.
+        runner.optim_wrapper.zero_grad()
+        resuming, runner._resume = runner._resume, True
+        # The data continues, so that the batches differ this time.
         try:
             runner.resume(last)
         finally:
-            runner._hooks, runner._resume = hooks, resuming
-        runner.optim_wrapper.zero_grad()
+            runner._resume = resuming
         runner.optim_wrapper.initialize_count_status(
             runner.model, runner.iter, runner.train_loop.max_iters
         )

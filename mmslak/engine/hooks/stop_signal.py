@@ -14,6 +14,9 @@ from ...registry import HOOKS
 #: Sent by ``kill`` and cluster schedulers, by Ctrl-C, and by Slurm's ``--signal=USR1@SECONDS``.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
+#: Name of the checkpoint of a loop over epochs that was stopped in an epoch.
+STOPPED = 'stopped.pth'
+
 
 class _Forks:
     """Handlers of the signals in processes that a training forks, such as those that load data.
@@ -57,9 +60,9 @@ class _Forks:
 class StopSignalHook(Hook):
     """Save a checkpoint and stop after SIGTERM, SIGINT (Ctrl-C) or SIGUSR1.
 
-    The current iteration is finished first. A loop over iterations then saves a checkpoint, from
-    which ``--resume`` continues exactly. A loop over epochs can only resume at the beginning of an
-    epoch, so that it keeps the last checkpoint. A second signal stops at once.
+    The current iteration is finished first. Then a checkpoint is saved, from which ``--resume``
+    continues exactly. If checkpoints are counted by epochs, it is ``stopped.pth``. A second signal
+    stops at once.
 
     Args:
         interval (int): Iterations after which several processes tell each other about a signal.
@@ -125,7 +128,11 @@ class StopSignalHook(Hook):
     def _stop(self, runner, when: str, save: bool) -> None:
         self.release()
         hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
-        if save and hooks and not hooks[0].by_epoch:
+        if save and hooks:
+            if hooks[0].by_epoch:
+                # The epoch is not finished. A fixed name, so that such files do not accumulate.
+                hooks[0].by_epoch, hooks[0].filename_tmpl = False, STOPPED
+                hooks[0].max_keep_ckpts = -1
             hooks[0]._save_checkpoint(runner)
         last = hooks[0].last_ckpt if hooks else None
         kept = f'the last checkpoint is {last}' if last else 'there is no checkpoint yet'

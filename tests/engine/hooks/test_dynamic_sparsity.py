@@ -5,11 +5,11 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
-from mmengine.runner import Runner
 from torch import nn
 
 import mmslak
 from mmslak.checkpoints import SPARSITY_STATE
+from mmslak.engine.runner import Runner
 from mmslak.sparsity import unpack_masks
 
 ARCH = dict(depths=(1, 1, 1, 1), widths=(8, 8, 12, 16))
@@ -69,7 +69,7 @@ def train(
         default_hooks=dict(
             checkpoint=dict(type='CheckpointHook', interval=1, by_epoch=False),
             plain=dict(type='mmslak.PlainCheckpointHook'),
-            random_state=dict(type='mmslak.RandomStateHook'),
+            exact_resume=dict(type='mmslak.ExactResumeHook'),
         ),
         custom_hooks=[*hooks, dict(hook, **sparsity)],
         log_processor=dict(by_epoch=False),

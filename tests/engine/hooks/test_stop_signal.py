@@ -65,12 +65,13 @@ def test_the_iteration_is_finished_and_saved(name):
     ]
 
 
-def test_a_loop_over_epochs_keeps_the_last_checkpoint():
-    hook, runner, saving, lines = started(by_epoch=True)
+def test_an_epoch_that_is_not_finished_is_saved_under_its_own_name():
+    hook, runner, saving, _ = started(by_epoch=True)
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(SystemExit):
         hook.after_train_iter(runner, 0)
-    assert not saving.saved and 'there is no checkpoint yet' in lines[0]
+    assert saving.saved == [7] and saving.filename_tmpl.format(7) == 'stopped.pth'
+    assert not saving.by_epoch
 
 
 def test_validation_stops_without_saving():
