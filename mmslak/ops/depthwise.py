@@ -154,12 +154,12 @@ def _needs_dispatcher(x: Tensor) -> bool:
     the dispatcher takes longer than a small convolution.
     """
     return (
-        torch.is_grad_enabled()
+        torch.compiler.is_compiling()
+        or torch.is_grad_enabled()
         or type(x) not in (Tensor, torch.nn.Parameter)
         or x.device.type not in ('cpu', 'cuda')
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.is_legacy_batchedtensor(x)
-        or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
     )
 
@@ -253,13 +253,12 @@ def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> s
         str: ``native``, ``pytorch``, ``cpp``, or ``measured``, which chooses between ``native`` and
         ``triton`` by timing both.
     """
-    large = max(kernel_size) > 7
     if x.device.type == 'cuda':
-        return 'measured' if large and measured.available(x) else 'native'
+        return 'measured' if measured.is_worthwhile(x, kernel_size) else 'native'
     if x.device.type != 'cpu' or x.dtype not in (*_HALF, torch.float32, torch.float64):
         return 'native'
     if not cpp.available():
-        return 'pytorch' if large else 'native'
+        return 'pytorch' if max(kernel_size) > 7 else 'native'
     # In tools/benchmark/large_kernel.py PyTorch's convolution was faster for small kernels with
     # channels last, and for tall kernels on small feature maps with channels first.
     if x.is_contiguous(memory_format=torch.channels_last):

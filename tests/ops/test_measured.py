@@ -145,8 +145,11 @@ def test_number_of_measured_shapes_is_limited(gpu, monkeypatch):
 
 
 def test_small_kernels_use_pytorch(gpu):
-    assert run(gpu, *tensors(kernel=(7, 7)))[1] == []
+    assert run(gpu, *tensors(kernel=(3, 3)))[1] == []
+    x, weight = tensors(kernel=(7, 7))
+    assert run(gpu, x.to(memory_format=torch.channels_last), weight)[1] == []
     assert not gpu.infos()
+    assert run(gpu, x, weight)[1] != []
 
 
 def test_result_that_differs_is_rejected(gpu):
@@ -405,7 +408,10 @@ def test_choice_on_a_gpu(monkeypatch):
         monkeypatch.setattr(measured, 'available', lambda x, works=works: works)
         assert choose(x, (5, 51)) == choose(x, (5, 51), gradient=True)
         assert choose(x, (5, 51)) == ('measured' if works else 'native')
-        assert choose(x, (7, 7)) == 'native'
+        for layout, small in (('planar', choose(x, (5, 51))), ('channels_last', 'native')):
+            monkeypatch.setattr(measured, '_layout', lambda _, layout=layout: layout)
+            assert choose(x, (7, 7)) == choose(x, (5, 5)) == small
+            assert choose(x, (3, 3)) == 'native'
 
 
 class Clock:

@@ -15,8 +15,11 @@ from mmslak.analysis.pages import insert_table
 from mmslak.console import guarded
 
 NAMES = dict(
-    convnext='ConvNeXt', slak='SLaK', unaligned='SLaK, not aligned', merged='SLaK, merged',
-)  # fmt: skip
+    convnext='ConvNeXt-{}',
+    slak='SLaK-{}',
+    unaligned='SLaK-{}, not aligned',
+    merged='SLaK-{}, merged',
+)
 ARCHS = dict(tiny='T', small='S', base='B')
 
 
@@ -81,7 +84,7 @@ def network_table(rows: list[dict]) -> Table:
     found = {(r['mode'], r['batch'], r['size'], r['network'], r['arch']): r for r in rows}
     for row in rows:
         case = row['mode'], row['batch'], row['size']
-        name = f'{NAMES[row["network"]]}-{ARCHS.get(row["arch"], row["arch"])}'
+        name = NAMES[row['network']].format(ARCHS.get(row['arch'], row['arch']))
         peer = found.get((*case, 'convnext', peers.get(row['arch'])))
         ratios = []
         for kind in ('gpu_ms', 'ms'):
