@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from interpreted import patch_interpreter
 from tensors import LAYOUTS, arrange
 
 triton = pytest.importorskip('triton')
@@ -36,16 +37,7 @@ compiles = pytest.mark.skipif(
 )
 
 if INTERPRETED:
-    # The interpreter of Triton 3.6 reads the bounds of a loop in a way that NumPy 2.4 refuses.
-    from triton.runtime import interpreter
-
-    _patch_lang_tensor = interpreter._patch_lang_tensor
-
-    def _patch_for_numpy(tensor, scope):
-        _patch_lang_tensor(tensor, scope)
-        scope.set_attr(tensor, '__index__', lambda self: self.handle.data.item())
-
-    interpreter._patch_lang_tensor = _patch_for_numpy
+    patch_interpreter()
 
 
 @pytest.mark.skipif(INTERPRETED or DEVICE == 'cuda', reason='the tests run in this process')
