@@ -42,6 +42,7 @@ import torch
 from torch import Tensor
 
 from . import cpp, native
+from .precision import tf32_allowed
 
 #: Allowed norm of the difference from PyTorch's result, divided by the norm of that result.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-3, torch.bfloat16: 1e-2}
@@ -491,27 +492,17 @@ def _layout(x: Tensor) -> str:
     return 'channels_last' if last else 'planar'
 
 
-def _tf32() -> tuple[bool, bool]:
-    """Return whether PyTorch allows TF32 in matrix products and in convolutions."""
-    backends = torch.backends
-    try:
-        settings = backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision
-    except AttributeError:  # before PyTorch 2.9
-        return backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
-    return settings[0] == 'tf32', settings[1] == 'tf32'
-
-
 def _precision(dtype: torch.dtype) -> str:
     """Return the settings that change the results or the times of the candidates."""
     settings = ['benchmark'] if torch.backends.cudnn.benchmark else []
     if dtype == torch.float32:
         names = ('matmul', 'convolution')
-        settings += [f'{name} tf32' for name, on in zip(names, _tf32(), strict=True) if on]
+        settings += [f'{name} tf32' for name, on in zip(names, tf32_allowed(), strict=True) if on]
     return ', '.join(settings)
 
 
 def _tolerance(dtype: torch.dtype) -> float:
-    return TF32_TOLERANCE if dtype == torch.float32 and any(_tf32()) else TOLERANCE[dtype]
+    return TF32_TOLERANCE if dtype == torch.float32 and any(tf32_allowed()) else TOLERANCE[dtype]
 
 
 def _file() -> Path:

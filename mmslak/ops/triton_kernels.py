@@ -36,6 +36,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
+from .precision import tf32_allowed
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: Smallest number of programs of the weight gradient, if there are enough lines: several for each
 #: multiprocessor of a large GPU. It is a constant so that sums are the same on every GPU.
@@ -156,9 +158,9 @@ def forward(
 
     Returns:
         Tensor: ``add_to``, or a new tensor in the memory format of ``x``. Sums are in float32;
-        float32 products are rounded to TF32 only if ``torch.backends.cuda.matmul.fp32_precision``
-        is 'tf32'. An infinite input or NaN makes all outputs of its block NaN, including those
-        that the kernel does not connect to it.
+        float32 products are rounded to TF32 only if PyTorch allows it in matrix products. An
+        infinite input or NaN makes all outputs of its block NaN, including those that the kernel
+        does not connect to it.
 
     Raises:
         ValueError: If the shapes, dtypes or devices do not fit.
@@ -410,8 +412,7 @@ def _constants(x: Tensor, blocks: Blocks) -> dict:
 def _precision(dtype: torch.dtype) -> str:
     if dtype != torch.float32:
         return '16'
-    # PyTorch's older `allow_tf32` and `set_float32_matmul_precision` also set this.
-    return 'tf32' if torch.backends.cuda.matmul.fp32_precision == 'tf32' else 'ieee'
+    return 'tf32' if tf32_allowed()[0] else 'ieee'
 
 
 def _capability(x: Tensor) -> tuple[int, int] | None:

@@ -13,6 +13,7 @@ import torch
 from mmslak.ops import depthwise, depthwise_conv2d, measured, native, reference
 from mmslak.ops.depthwise import choose
 from mmslak.ops.measured import NATIVE, Choice, relative_error
+from mmslak.ops.precision import allow_tf32, tf32_allowed
 
 FAST, SLOW = (64, 64, 64, 4, 3, None), (32, 32, 32, 4, 2, 128)
 KERNEL = (5, 11)
@@ -124,13 +125,13 @@ def test_each_combination_is_measured(gpu):
     for grad in (x, last):
         run(gpu, x, grad, KERNEL, task='weight_gradient')
     assert len(gpu.infos()) == 7
-    before = torch.backends.cuda.matmul.fp32_precision
+    before = tf32_allowed()[0]
     try:
-        torch.backends.cuda.matmul.fp32_precision = 'tf32'
+        allow_tf32(True)
         run(gpu, x, weight)
         run(gpu, *tensors(dtype=torch.bfloat16))
     finally:
-        torch.backends.cuda.matmul.fp32_precision = before
+        allow_tf32(before)
     assert len(gpu.infos()) == 8
 
 

@@ -21,6 +21,7 @@ from tensors import LAYOUTS, arrange
 triton = pytest.importorskip('triton')
 
 from mmslak.ops import decomposed_conv2d, measured, reference, triton_kernels  # noqa: E402
+from mmslak.ops.precision import allow_tf32, tf32_allowed  # noqa: E402
 
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
 DEVICE = 'cuda' if torch.cuda.is_available() and not INTERPRETED else 'cpu'
@@ -348,17 +349,17 @@ def test_wrong_arguments_are_refused(x, weight, message):
 
 
 @pytest.fixture
-def fp32_precision():
-    """Return a function that sets the precision of float32 products until the test ends."""
-    matmul = torch.backends.cuda.matmul
-    before = matmul.fp32_precision
-    yield lambda value: setattr(matmul, 'fp32_precision', value)
-    matmul.fp32_precision = before
+def tf32():
+    """Return a function that allows or forbids TF32 until the test ends."""
+    before = tf32_allowed()[0]
+    yield allow_tf32
+    allow_tf32(before)
 
 
-def test_tf32_is_used_only_if_pytorch_allows_it(fp32_precision):
-    for setting, precision in (('none', 'ieee'), ('ieee', 'ieee'), ('tf32', 'tf32')):
-        fp32_precision(setting)
+def test_tf32_is_used_only_if_pytorch_allows_it(tf32):
+    assert triton_kernels._precision(torch.float32) == 'ieee'
+    for allowed, precision in ((True, 'tf32'), (False, 'ieee')):
+        tf32(allowed)
         assert triton_kernels._precision(torch.float32) == precision
         assert triton_kernels._precision(torch.bfloat16) == '16'
 
@@ -424,11 +425,11 @@ def usage(result, folder):
 
 
 @pytest.fixture
-def check_compiled(monkeypatch, fp32_precision, tmp_path):
+def check_compiled(monkeypatch, tf32, tmp_path):
     monkeypatch.setattr(triton.knobs.cache, 'dir', str(tmp_path))
 
     def check(capability, shape, kernel, precision, layout):
-        fp32_precision('tf32' if precision == 'tf32' else 'ieee')
+        tf32(precision == 'tf32')
         compile_and_inspect(monkeypatch, tmp_path, capability, shape, kernel, precision, layout)
 
     return check

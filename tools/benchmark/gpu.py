@@ -36,8 +36,9 @@ from torch import Tensor, nn
 
 from mmslak.analysis.latency import check_device, machine, measure_in_turns
 from mmslak.ops import depthwise_conv2d, reference
+from mmslak.ops.precision import allow_tf32
 
-#: name -> dtype of the tensors, setting of ``matmul.fp32_precision``, and largest relative error
+#: name -> dtype of the tensors, precision of products, and largest relative error
 #: ||out - reference|| / ||reference||, a little over the rounding of inputs or results.
 PRECISIONS = dict(
     fp32=(torch.float32, 'ieee', 1e-5),
@@ -126,7 +127,7 @@ def check_shape(task: tuple) -> list[dict]:
     rows = []
     for precision, layout in itertools.product(PRECISIONS, LAYOUTS):
         dtype, matmul, allowed = PRECISIONS[precision]
-        torch.backends.cuda.matmul.fp32_precision = matmul
+        allow_tf32(matmul == 'tf32')
 
         def fresh(*size, layout=layout, dtype=dtype):
             values = torch.randn(size, generator=generator).to(device, dtype)
@@ -186,7 +187,7 @@ def candidate(device, direction, shape, kernel, precision, blocks):
 
     torch.manual_seed(0)
     dtype, matmul, _ = PRECISIONS[precision]
-    torch.backends.cuda.matmul.fp32_precision = matmul
+    allow_tf32(matmul == 'tf32')
     x, grad = (torch.randn(shape, device=device, dtype=dtype) for _ in range(2))
     weight = torch.randn(shape[1], 1, *kernel, device=device, dtype=dtype) / 51
     blocks = triton_kernels.Blocks(*blocks)
@@ -274,7 +275,7 @@ def operator(args: argparse.Namespace) -> list[dict]:
     rows = []
     for (channels, side, _), kernel, precision in cases:
         shape = (batch, channels, side, side)
-        torch.backends.cuda.matmul.fp32_precision = PRECISIONS[precision][1]
+        allow_tf32(PRECISIONS[precision][1] == 'tf32')
         for direction in ('forward', 'forward_backward'):
             ways = {
                 (name, layout): operator_way(
