@@ -5,7 +5,7 @@
 #   make lock UPGRADE=1                       pin newer versions
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-det test test-all lint format lock clean
+.PHONY: help install demo demo-det test test-all test-lowest lint format lock clean
 
 # Settings of the caller's shell that would leak into the environment made here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -18,7 +18,7 @@ INSTALL = '$(or $(shell command -v python3 2>/dev/null),$(PYTHON),python3)' tool
 PYTEST = OMP_NUM_THREADS=1 $(VENV_PYTHON) -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 install: ## make .venv with everything pinned (once about 4 minutes, then nothing to do)
 	@$(INSTALL) $(if $(PYTHON),--python '$(PYTHON)')
@@ -35,6 +35,11 @@ test: install ## run the tests, the longer ones left out
 test-all: install ## run all tests
 	@$(PYTEST)
 
+test-lowest: ## test the operators and sparsity on the lowest PyTorch, with nothing else installed
+	@test -x .venv-lowest/bin/python || '$(or $(shell command -v python3 2>/dev/null),python3)' -m venv .venv-lowest
+	@.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lowest.txt
+	@PYTHONPATH=. .venv-lowest/bin/python -m pytest -m "not slow" tests/ops tests/sparsity
+
 lint: install ## check formatting, code and the direction of imports
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m ruff check .
@@ -48,5 +53,5 @@ lock: ## pin in requirements/lock.txt what setup.py asks for
 	@$(INSTALL) --lock $(if $(UPGRADE),--upgrade)
 
 clean: ## remove .venv and everything that can be made again (the wheelhouse stays)
-	rm -rf .venv .venv-old-* .install.lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-old-* .venv-lowest .install.lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,8 @@ def read_long_description():
 
 
 BASE = [
-    'torch>=2.1',
+    # register_vmap of torch.library; `make test-lowest` tests 2.5.1.
+    'torch>=2.5',
     'mmengine>=0.10.7,<0.11',
     'mmcv>=2.0.0,<2.2.0',
     'numpy',

@@ -45,6 +45,12 @@ def test_extras_and_python(monkeypatch):
     assert not [name for name in given['packages'] if name.split('.')[0] != 'mmslak']
 
 
+def test_the_lowest_torch_is_the_tested_one(monkeypatch):
+    (bound,) = [n for n in arguments_of_setup(monkeypatch)['install_requires'] if 'torch>' in n]
+    tested = re.search(r'^torch==(\d+\.\d+)', (ROOT / 'requirements/lowest.txt').read_text(), re.M)
+    assert bound == f'torch>={tested.group(1)}'
+
+
 def test_trained_models_are_package_data(monkeypatch):
     given = arguments_of_setup(monkeypatch)
     assert 'mmslak.pretrained' in given['packages']

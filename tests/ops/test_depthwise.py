@@ -10,6 +10,7 @@ from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensors import LAYOUTS, TOLERANCE, arrange, assert_accurate
+from torch.utils import backend_registration
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -321,6 +322,10 @@ def test_batch_of_operators(dims):
         torch.testing.assert_close(got[i], operator(of(i, x, dims[0]), grad[i], 3, 7, 'auto'))
 
 
+@pytest.mark.skipif(
+    not hasattr(backend_registration, '_setup_privateuseone_for_python_backend'),
+    reason='this version of PyTorch cannot register a device in Python',
+)
 def test_other_devices_use_the_convolution_of_pytorch():
     """A device other than CPU and CUDA, such as MPS, XPU or NPU, in a process of its own."""
     done = subprocess.run(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from interpreted import patch_interpreter
 from tensors import LAYOUTS, arrange
 
-triton = pytest.importorskip('triton')
+triton = pytest.importorskip('triton', minversion='3.4')
 
 from mmslak.ops import decomposed_conv2d, measured, reference, triton_kernels  # noqa: E402
 from mmslak.ops.precision import allow_tf32, tf32_allowed  # noqa: E402

@@ -4,8 +4,10 @@ import pytest
 from networks import small_network
 from torch import nn
 
-from mmslak.models import SLaK, SpatialMixing
 from mmslak.sparsity import SparseMasks, select_model_targets, select_targets
+
+models = pytest.importorskip('mmslak.models', exc_type=ImportError)
+SLaK, SpatialMixing = models.SLaK, models.SpatialMixing
 
 
 def test_all_convolutions_and_linear_layers():
