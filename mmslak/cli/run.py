@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict, DictAction
@@ -41,6 +42,7 @@ from .work_dir import claimed
 
 #: Value of the argument CHECKPOINT for testing an untrained network.
 UNTRAINED = 'none'
+_AUTHORS = 'https://github.com/VITA-Group/SLaK'
 _SCORE_SUFFIX, _PREDICTION_SUFFIXES = '.json', ('.pkl', '.pickle')
 
 
@@ -201,13 +203,43 @@ def _run(task: str, args: argparse.Namespace, cfg: Config) -> dict:
 
 
 def _set_up_training(cfg: Config, args: argparse.Namespace) -> list[str]:
-    """Check the data, apply the options of training to the config, and return notes to log."""
+    """Check files and data, apply the options of training, and return notes to log."""
+    _check_weights(cfg)
     notes = check_datasets(cfg, ('train', 'val'))
     if args.effective_batch is not None:
         set_effective_batch(cfg, args.effective_batch, process_count(args.launcher))
     if args.auto_scale_lr:
         enable_lr_scaling(cfg)
     return notes + _set_resume(cfg, args.resume)
+
+
+def _check_weights(cfg: Config) -> None:
+    """Check that the weights which the config names exist, because reading the data takes longer.
+
+    Raises:
+        FileNotFoundError: Naming the key and the file.
+    """
+    named = {'load_from': cfg.get('load_from'), **dict(_pretrained(cfg.model, 'model'))}
+    for key, checkpoint in named.items():
+        if not isinstance(checkpoint, str):
+            continue
+        try:
+            find_checkpoint(checkpoint)
+        except FileNotFoundError as error:
+            hint = f'; the weights of the authors of SLaK are linked at {_AUTHORS}'
+            raise FileNotFoundError(f'{key}: {error}{"" if key == "load_from" else hint}') from None
+
+
+def _pretrained(node, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the checkpoints of the initialisers in a part of the config, with their keys."""
+    if isinstance(node, dict):
+        if str(node.get('type')).rpartition('.')[2] == 'Pretrained':
+            yield f'{path}.checkpoint', node.get('checkpoint')
+        items = node.items()
+    else:
+        items = enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, value in items:
+        yield from _pretrained(value, f'{path}.{key}')
 
 
 def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:

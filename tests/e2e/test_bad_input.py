@@ -219,8 +219,10 @@ ARGUMENTS = [
     (
         'train', 'seg',
         ['--cfg-options', f'{BACKBONE}.init_cfg.type=Pretrained',
-         f'{BACKBONE}.init_cfg.checkpoint=no.pth'],
-        ['no.pth does not exist'],
+         f'{BACKBONE}.init_cfg.checkpoint=no.pth',
+         # The weights are looked for before the data.
+         'train_dataloader.dataset.data_root=nowhere'],
+        [f'{BACKBONE}.init_cfg.checkpoint: ', 'no.pth does not exist', 'github.com/VITA-Group'],
     ),
     ('train', 'seg', ['--no-exec-config'], ['accepts only .yaml, .yml, .json', 'would be run']),
     ('test', 'seg', ['none', '--no-exec-config'], ['accepts only .yaml', 'would be run']),
