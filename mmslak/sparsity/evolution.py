@@ -356,10 +356,18 @@ class DynamicSparsity:
             state (Mapping): From :meth:`state_dict`.
 
         Raises:
-            ValueError: If network, targets, sparsity, allocation or structure differ, naming the
-                differences. This object does not change then.
+            ValueError: If the state is incomplete or damaged, or if network, targets, sparsity,
+                allocation or structure differ, naming the differences. This object does not change
+                then.
         """
+        missing = [key for key in _STATE if key not in state]
+        if missing:
+            raise ValueError(
+                f'the saved dynamic sparsity is incomplete: it has no {", ".join(missing)}'
+            )
         differences = self.masks.differences(state)
+        if self._settings['sparsity'] and not state['packed']:
+            differences.append('the saved state has no masks')
         for key, value in self._settings.items():
             saved = state['settings'].get(key)
             if saved != value:
@@ -368,17 +376,23 @@ class DynamicSparsity:
             raise ValueError(
                 'the saved dynamic sparsity does not fit this training: ' + '; '.join(differences)
             )
-        self.masks.load_state_dict(state)
-        self.steps, self.seed = state['steps'], state['seed']
+        # All of the state is read before anything changes.
         parameters = self.masks.parameters
-        self._explored = {
+        explored = {
             name: unpack_mask(packed, parameters[name].shape).to(parameters[name].device)
             for name, packed in state['explored'].items()
         }
-        self._growth = GROWTHS[self.rule.grow]()
-        self._growth.load_state_dict(state['averages'], parameters)
+        growth = GROWTHS[self.rule.grow]()
+        growth.load_state_dict(state['averages'], parameters)
+        self.masks.load_state_dict(state)
+        self.steps, self.seed = state['steps'], state['seed']
+        self._explored, self._growth = explored, growth
         self._ready = False
         self.masks.apply_()
+
+
+#: What a saved state must have.
+_STATE = ('settings', 'steps', 'seed', 'explored', 'averages', 'shapes', 'packed')
 
 
 def _learning_rates(optimizer: torch.optim.Optimizer | None) -> dict[str, str]:

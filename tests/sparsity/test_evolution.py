@@ -339,6 +339,31 @@ def test_state_of_another_sparsity_network_or_targets_is_refused():
     assert empty.masks.sparsity == pytest.approx(0.5, abs=1e-3)
 
 
+def damaged(state, **changes):
+    return {**state, **changes}
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda s: {}, 'incomplete: it has no settings, steps, seed, explored'),
+        (lambda s: {k: v for k, v in s.items() if k != 'explored'}, 'it has no explored'),
+        (lambda s: damaged(s, packed={}), 'the saved state has no masks'),
+        (lambda s: damaged(s, packed={n: p[1:] for n, p in s['packed'].items()}), 'bytes, got'),
+        (lambda s: damaged(s, explored={n: p[1:] for n, p in s['explored'].items()}), 'bytes, got'),
+    ],
+)
+def test_a_damaged_state_changes_nothing(damage, message):
+    model = network()
+    state = DynamicSparsity(select_targets(model), 0.5, mode='fixed', seed=1).state_dict()
+    other = DynamicSparsity(select_targets(model), 0.5, mode='fixed', seed=2)
+    before = other.state_dict(), [p.clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match=message):
+        other.load_state_dict(damage(state))
+    assert repr(other.state_dict()) == repr(before[0])
+    assert all(map(torch.equal, model.parameters(), before[1]))
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
