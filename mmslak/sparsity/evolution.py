@@ -1,5 +1,6 @@
 """Dynamic sparsity: sparse training whose masks are pruned and grown repeatedly."""
 
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
@@ -148,7 +149,7 @@ class DynamicSparsity:
             self._check_two_four()
         self._explored = {name: self.masks[name] for name in self.masks.masked}
         self._growth = GROWTHS[self.rule.grow]()
-        self._ready = False
+        self._ready, self._gradient = False, None
         self.masks.apply_()
         self.masks.verify_across_ranks()
 
@@ -172,7 +173,18 @@ class DynamicSparsity:
         if self.mode == 'dynamic':
             self._growth.observe(self._evolving(), self.is_due(self.steps + 1))
         self.masks.mask_gradients_()
+        gradient = self._first_gradient()
         self._ready = True
+        self._gradient = None if gradient is None else weakref.ref(gradient)
+
+    def _first_gradient(self) -> Tensor | None:
+        gradients = (parameter.grad for parameter in self.masks.parameters.values())
+        return next((gradient for gradient in gradients if gradient is not None), None)
+
+    def _is_ready(self) -> bool:
+        """Return whether :meth:`before_step` was called for the present gradients."""
+        known = None if self._gradient is None else self._gradient()
+        return self._ready and known is self._first_gradient()
 
     def step(self, optimizer: torch.optim.Optimizer | None = None) -> Update | None:
         """Mask the weights and, if an update is due, prune and grow; call it after the optimiser.
@@ -220,7 +232,11 @@ class DynamicSparsity:
         """
 
         def before(*_):
-            if not self._ready:
+            # A loss scaler may have skipped the step after before_step(). The gradients are then
+            # new ones, or the old ones set to zero.
+            if self._is_ready():
+                self.masks.mask_gradients_()
+            else:
                 self.before_step()
 
         def after(optimizer, *_):

@@ -339,6 +339,30 @@ def test_state_of_another_sparsity_network_or_targets_is_refused():
     assert empty.masks.sparsity == pytest.approx(0.5, abs=1e-3)
 
 
+@pytest.mark.parametrize('set_to_none', [True, False])
+def test_gradients_are_masked_after_a_step_that_was_skipped(set_to_none):
+    """The loss scaler skips a step after before_step(), which clipping needs in some steps only."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsity = DynamicSparsity(select_targets(model), 0.5, mode='fixed')
+    sparsity.attach(optimizer)
+    masked = []
+
+    def look(*_):
+        for name, parameter in sparsity.masks.parameters.items():
+            masked.append(not parameter.grad[~sparsity.masks[name]].any())
+
+    optimizer.register_step_pre_hook(look)
+    for skipped in (True, False, True, False):
+        model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+        if skipped:
+            sparsity.before_step()
+        else:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none)
+    assert masked and all(masked)
+
+
 def damaged(state, **changes):
     return {**state, **changes}
 
