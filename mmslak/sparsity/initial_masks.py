@@ -25,7 +25,8 @@ def initial_masks(
     """Choose the active weights of a network at the start.
 
     Args:
-        parameters (Mapping[str, nn.Parameter]): From :func:`select_targets`.
+        parameters (Mapping[str, nn.Parameter]): From :func:`select_targets`. Frozen ones get masks
+            only from ``from_weights``; the sparsity is then that of the others.
         init (str): ``random``, ``scores`` or ``from_weights``, see :class:`DynamicSparsity`.
         sparsity (float): Share of the weights to mask; not used by ``from_weights``.
         allocation (str or Mapping): See :func:`allocate`; not used by ``from_weights``.
@@ -49,6 +50,8 @@ def initial_masks(
                 raise ValueError(
                     f"init='scores' needs the scores of {name!r}, of shape {tuple(parameter.shape)}"
                 )
+    # Frozen weights stay as they are. Masks would damage them for good, because they never adapt.
+    parameters = {name: p for name, p in parameters.items() if p.requires_grad}
     others = {name: p for name, p in parameters.items() if name not in two_four}
     counts = allocate(others, sparsity, allocation, scores) if others else {}
     masks = {}

@@ -230,11 +230,11 @@ def test_average_is_exactly_as_sparse():
 
 def test_frozen_weights_keep_their_masks():
     model = network()
-    model[0].requires_grad_(False)
-    optimizer = OPTIMIZERS['sgd'](p for p in model.parameters() if p.requires_grad)
     sparsity = DynamicSparsity(
         select_targets(model), 0.5, 'uniform', dict(every=1, rate=0.5), total_steps=9
     )
+    model[0].requires_grad_(False)
+    optimizer = OPTIMIZERS['sgd'](p for p in model.parameters() if p.requires_grad)
     before = {name: sparsity.masks[name] for name in sparsity.masks.masked}
     update = train_step(model, optimizer, sparsity, 0)
     assert list(update.moves) == ['2.weight', '6.weight']
