@@ -46,9 +46,10 @@ class DynamicSparsityHook(Hook):
             the names in the whole model.
         mode (str): ``dynamic``, ``fixed`` (the masks do not change) or ``off`` (dense training,
             even from sparse weights, as in the authors' code for fine-tuning).
-        init (str, optional): First masks: ``random``, or ``from_weights``, which masks the weights
-            that are zero. Default for ``dynamic``: ``random``. Default for ``fixed``: the masks of
-            the checkpoint that training starts from, recovered from its zeros if it has none.
+        init (str, optional): First masks: ``random``, or ``from_weights``: the masks of the
+            checkpoint that training starts from, recovered from its zeros if it has none. Default
+            for ``fixed``: ``from_weights``. Default for ``dynamic``: ``from_weights`` if the
+            checkpoint has masks, otherwise ``random``.
         structure (str): ``unstructured`` or ``2:4`` (linear layers).
         seed (int): Seed of random masks and random growth.
         verify_every (int): With several processes, masks and learning rates are compared between
@@ -116,9 +117,10 @@ class DynamicSparsityHook(Hook):
             )
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         parameters = select_model_targets(model, self.targets)
-        self.dynamics = self._resumed(runner, parameters) or self._started(
-            runner, model, parameters
-        )
+        if runner._resume and runner._has_loaded:
+            self.dynamics = self._resumed(runner, parameters)
+        else:
+            self.dynamics = self._started(runner, model, parameters)
         if self.dynamics is None:
             return
         self.dynamics.attach(
@@ -145,8 +147,6 @@ class DynamicSparsityHook(Hook):
         )
 
     def _resumed(self, runner, parameters) -> DynamicSparsity | None:
-        if not runner._resume or not runner._has_loaded:
-            return None
         if self._saved is None:
             if self.mode == 'fixed' and self.init is None:
                 # The training started from dense weights.
@@ -161,13 +161,14 @@ class DynamicSparsityHook(Hook):
 
     def _started(self, runner, model, parameters) -> DynamicSparsity | None:
         log = runner.logger.info
-        init = self.init or ('random' if self.mode == 'dynamic' else None)
-        if init == 'random':
+        masks = self._pretrained_masks(runner, model, parameters)
+        if self.init == 'random' or (self.init is None and self.mode == 'dynamic' and not masks):
+            if masks:
+                log("Sparsity: init='random' replaces the masks in the checkpoint by random ones")
             scores = (
                 self._snip_scores(runner, model, parameters) if self.allocation == 'snip' else None
             )
             return self._build(runner, parameters, init='random', scores=scores)
-        masks = self._pretrained_masks(runner, model, parameters) if init is None else {}
         if masks:
             log(f'Sparsity: the checkpoint has masks for {len(masks)} layers')
         else:
@@ -187,7 +188,8 @@ class DynamicSparsityHook(Hook):
     def _pretrained_masks(self, runner, model, parameters) -> dict[str, Tensor]:
         """Return the masks in the checkpoint of ``load_from`` or of the backbone's ``init_cfg``."""
         saved = {} if self._saved is None else unpack_masks(self._saved)
-        if self._saved is None:
+        # A checkpoint of load_from has replaced the weights of init_cfg.
+        if not runner._has_loaded:
             init_cfg = getattr(getattr(model, 'backbone', None), 'init_cfg', None) or []
             init_cfg = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
             for cfg in init_cfg:

@@ -260,6 +260,34 @@ def test_fine_tuning_keeps_the_masks(tmp_path):
     assert hook_of(train(tmp_path / 'f', mode='fixed', iters=2)).dynamics is None
 
 
+def test_dynamic_training_starts_with_the_masks_of_its_checkpoint(tmp_path):
+    """Exactly: a weight that has just grown is zero, and still active."""
+    masks = hook_of(train(tmp_path / 'a', iters=9)).dynamics.masks
+    checkpoint = str(tmp_path / 'a' / 'iter_9.pth')
+    # No update of the masks in two iterations.
+    for work_dir, settings in (('b', {}), ('c', dict(init='from_weights'))):
+        runner = train(tmp_path / work_dir, load=checkpoint, iters=2, **settings)
+        found = hook_of(runner).dynamics.masks
+        assert found.masked == masks.masked
+        assert all(torch.equal(found[name], masks[name]) for name in masks.masked)
+    runner = train(tmp_path / 'd', load=checkpoint, iters=2, init='random', seed=7)
+    found = hook_of(runner).dynamics.masks
+    assert not all(torch.equal(found[name], masks[name]) for name in masks.masked)
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_masks_of_init_cfg_are_not_applied_to_the_weights_of_another_file(tmp_path, resume):
+    train(tmp_path / 'sparse', iters=3)
+    sparse = str(tmp_path / 'sparse' / 'iter_3.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=sparse, prefix='backbone.')
+    work_dir = tmp_path / 'dense'
+    train(work_dir, iters=2, mode='off')
+    other = dict(resume=True) if resume else dict(load=str(work_dir / 'iter_2.pth'))
+    work_dir = work_dir if resume else tmp_path / 'other'
+    runner = train(work_dir, iters=4, mode='fixed', model=dict(init_cfg=init_cfg), **other)
+    assert sum(int(z.sum()) for z in zeros(runner.model).values()) < 0.1 * total(runner.model)
+
+
 @pytest.mark.parametrize(
     ('names', 'prefix'),
     [('', {}), ('', dict(prefix='')), ('', dict(prefix=None)), ('backbone.', dict(prefix=None)),
