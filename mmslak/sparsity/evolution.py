@@ -165,13 +165,16 @@ class DynamicSparsity:
 
     # -- training loop ---------------------------------------------------------------------
 
-    def before_step(self) -> None:
+    def before_step(self, grad_scale: Tensor | None = None) -> None:
         """Mask the gradients; call it between the backward pass and gradient clipping.
 
         Before that, gradients must be averaged over the ranks and, with a loss scaler, unscaled.
+
+        Args:
+            grad_scale (Tensor, optional): The loss scale, if the gradients are not unscaled yet.
         """
         if self.mode == 'dynamic':
-            self._growth.observe(self._evolving(), self.is_due(self.steps + 1))
+            self._growth.observe(self._evolving(), self.is_due(self.steps + 1), grad_scale)
         self.masks.mask_gradients_()
         gradient = self._first_gradient()
         self._ready = True
@@ -231,13 +234,14 @@ class DynamicSparsity:
             list: Two handles; ``remove()`` of both undoes this.
         """
 
-        def before(*_):
+        def before(optimizer, *_):
             # A loss scaler may have skipped the step after before_step(). The gradients are then
             # new ones, or the old ones set to zero.
             if self._is_ready():
                 self.masks.mask_gradients_()
             else:
-                self.before_step()
+                # A loss scaler lets a fused optimiser unscale the gradients.
+                self.before_step(getattr(optimizer, 'grad_scale', None))
 
         def after(optimizer, *_):
             # A fused optimiser is called even if the loss scaler found infinite gradients. It then

@@ -46,12 +46,18 @@ def prune_and_grow(
 class GrowthRule:
     """Which masked weights become active: interface of the growth rules."""
 
-    def observe(self, weights: Sequence[tuple[str, nn.Parameter]], due: bool) -> None:
+    def observe(
+        self,
+        weights: Sequence[tuple[str, nn.Parameter]],
+        due: bool,
+        grad_scale: Tensor | None = None,
+    ) -> None:
         """Record the gradients, which are not masked yet.
 
         Args:
             weights (Sequence): Names and weights, with their ``.grad``.
             due (bool): Whether an update follows this step of the optimiser.
+            grad_scale (Tensor, optional): The loss scale by which the gradients are multiplied.
         """
 
     def priority(self, name: str, weights: Tensor, seed: int, step: int) -> Tensor:
@@ -99,7 +105,12 @@ class GradientGrowth(GrowthRule):
     def __init__(self):
         self._gradients: dict[str, Tensor] = {}
 
-    def observe(self, weights: Sequence[tuple[str, nn.Parameter]], due: bool) -> None:
+    def observe(
+        self,
+        weights: Sequence[tuple[str, nn.Parameter]],
+        due: bool,
+        grad_scale: Tensor | None = None,
+    ) -> None:
         """Record the gradients of a step that an update follows."""
         if due:
             self._gradients = {
@@ -123,7 +134,12 @@ class MomentumGrowth(GrowthRule):
         self._averages: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def observe(self, weights: Sequence[tuple[str, nn.Parameter]], due: bool) -> None:
+    def observe(
+        self,
+        weights: Sequence[tuple[str, nn.Parameter]],
+        due: bool,
+        grad_scale: Tensor | None = None,
+    ) -> None:
         """Add the gradients to the averages, unless one of them is infinite or NaN."""
         pairs = [(name, p.grad) for name, p in weights if p.grad is not None]
         if not pairs:
@@ -134,7 +150,10 @@ class MomentumGrowth(GrowthRule):
         for name, gradient in pairs:
             if name not in self._averages:
                 self._averages[name] = torch.zeros_like(gradient, dtype=torch.float32)
-            self._averages[name].lerp_(gradient.float(), 1 - MOMENTUM)
+            gradient = gradient.float()
+            if grad_scale is not None:
+                gradient = gradient / grad_scale.to(gradient.device)
+            self._averages[name].lerp_(gradient, 1 - MOMENTUM)
 
     def priority(self, name: str, weights: Tensor, seed: int, step: int) -> Tensor:
         """Return the negative magnitude of the averages."""

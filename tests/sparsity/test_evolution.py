@@ -363,6 +363,29 @@ def test_gradients_are_masked_after_a_step_that_was_skipped(set_to_none):
     assert masked and all(masked)
 
 
+def test_averages_are_those_of_unscaled_gradients():
+    """A fused optimiser gets the gradients multiplied by the loss scale, and unscales them."""
+    averages = []
+    for scaled in (False, True):
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, fused=True)
+        sparsity = DynamicSparsity(
+            select_targets(model), 0.5, update=dict(every=9, grow='momentum'), total_steps=20
+        )
+        sparsity.attach(optimizer)
+        scaler = torch.amp.GradScaler('cpu', init_scale=2.0**10, enabled=scaled)
+        for step in range(3):
+            images, labels = batch(step)
+            optimizer.zero_grad()
+            scaler.scale(nn.functional.cross_entropy(model(images), labels)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        averages.append(sparsity.state_dict()['averages'])
+    assert averages[0]
+    for name, average in averages[0].items():
+        torch.testing.assert_close(averages[1][name], average)
+
+
 def damaged(state, **changes):
     return {**state, **changes}
 
