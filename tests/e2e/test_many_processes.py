@@ -158,8 +158,8 @@ def test_a_restarted_training_resumes_exactly_and_continues_with_fewer_processes
     assert 'A step of the optimiser uses' not in text
     (tmp_path / 'work').rename(tmp_path / 'restarted')
     finish(start(job('none')))
-    # On CPUs batch norms are not synchronised, and a checkpoint has the statistics of the first rank
-    # only. They change the scores of a validation, but not the training.
+    # On CPUs batch norms are not synchronised, and a checkpoint has the statistics of the first
+    # rank only. They change the scores of a validation, but not the training.
     scores = ('message_hub', 'best_score')
     assert_same_state(
         tmp_path / 'work/iter_8.pth', tmp_path / 'restarted/iter_8.pth', ignored=scores
