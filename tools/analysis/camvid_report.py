@@ -124,13 +124,14 @@ def ratio_table(ratios: dict[str, dict]) -> Table:
 
 def draw_curves(results: dict[str, dict], path: Path) -> None:
     """Draw the training loss and the validation score of our networks."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout='constrained')
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), layout='constrained')
     for name, result in results.items():
         left.plot(*zip(*result['loss'], strict=True), linewidth=1)
-        right.plot(*zip(*result['validation'], strict=True), marker='o', markersize=3, label=name)
+        label = name.removesuffix(' (ours)')
+        right.plot(*zip(*result['validation'], strict=True), marker='o', markersize=3, label=label)
     left.set(xlabel='iteration', ylabel='training loss')
     right.set(xlabel='iteration', ylabel='validation mIoU, %')
-    right.legend()
+    figure.legend(loc='outside lower center', ncols=2)
     for panel in (left, right):
         panel.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
