@@ -143,16 +143,22 @@ class Runner(MMEngineRunner):
         loader = self.build_dataloader(
             self._train_dataloader, self.seed, self._randomness_cfg.get('diff_rank_seed', False)
         )
-        self._train_dataloader = loader
         batches = seed_batches(loader, (self.seed, self.rank), lambda: self.iter)
-        if batches is None or POSITION not in (self._resumed or {}):
-            return super().build_train_loop(loop)
-        used, length = self._resumed[POSITION]
-        # Another batch size or number of processes changes the length.
-        skip = used * len(loader) // length
-        batches.resume(self._resumed['iter'], skip)
-        loop = super().build_train_loop(loop)
-        _skip_used(loop, batches, self._resumed, skip)
+        resumed = batches is not None and POSITION in (self._resumed or {})
+        if resumed:
+            used, length = self._resumed[POSITION]
+            # Another batch size or number of processes changes the length.
+            skip = used * len(loader) // length
+            batches.resume(self._resumed['iter'], skip)
+        # MMEngine's loop takes the loader from here, and the scaling of the learning rate reads the
+        # batch size from the config.
+        config, self._train_dataloader = self._train_dataloader, loader
+        try:
+            loop = super().build_train_loop(loop)
+        finally:
+            self._train_dataloader = config
+        if resumed:
+            _skip_used(loop, batches, self._resumed, skip)
         return loop
 
     def call_hook(self, fn_name: str, **kwargs) -> None:

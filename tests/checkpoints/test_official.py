@@ -270,7 +270,7 @@ def test_fine_tuning_keeps_the_masks(converted, tmp_path):
     model.backbone.init_weights()
     hook = DynamicSparsityHook(mode='fixed')
     parameters = select_targets(model.backbone, 'all', 'backbone.')
-    runner = SimpleNamespace(logger=logging.getLogger())
+    runner = SimpleNamespace(logger=logging.getLogger(), _has_loaded=False)
     masks = hook._pretrained_masks(runner, model, parameters)
     if not converted:
         assert not masks
