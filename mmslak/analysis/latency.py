@@ -117,10 +117,10 @@ def _recorded(run: Callable[[], object]) -> Callable[[], object]:
         run()
 
     def replay():
-        # The graph reads the tensors of ``run``, which must therefore stay alive.
-        assert run is not None
         graph.replay()
 
+    # The graph reads the tensors of ``run``, which must therefore stay alive.
+    replay.source = run
     return replay
 
 

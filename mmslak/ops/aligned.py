@@ -80,7 +80,7 @@ def runs_aligned(x: Tensor, weights: list[Tensor], aligned: bool | str = 'auto')
 
 
 def padded_parameters(x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Cast and pad the parameters of :func:`feed_forward`, each in one copy.
+    """Cast and pad the parameters of :func:`feed_forward`.
 
     Args:
         x (Tensor): Input of :func:`feed_forward`.
