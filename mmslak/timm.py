@@ -10,9 +10,14 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-if importlib.util.find_spec('timm') is None:
+#: Import name of each package that this module needs -> package to install. The networks use no
+#: compiled operator of MMCV.
+_NEEDED = {'timm': 'timm', 'mmengine': 'mmengine', 'mmcv': 'mmcv-lite'}
+_missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+if _missing:
     raise ImportError(
-        'mmslak.timm needs timm, which is not installed; install it with: pip install timm'
+        f'mmslak.timm needs {" and ".join(_missing)}, not installed here; install with: pip install '
+        + ' '.join(map(_NEEDED.get, _missing))
     )
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD

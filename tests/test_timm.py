@@ -457,8 +457,16 @@ def test_torchscript_is_refused_by_name(network):
         torch.jit.script(network)
 
 
-def test_missing_timm_is_named(monkeypatch):
+@pytest.mark.parametrize(
+    ('missing', 'message'),
+    [
+        (['timm'], 'needs timm, .*: pip install timm$'),
+        (['mmengine', 'mmcv'], 'needs mmengine and mmcv, .*: pip install mmengine mmcv-lite$'),
+    ],
+)
+def test_missing_packages_are_named(monkeypatch, missing, message):
     monkeypatch.delitem(sys.modules, 'mmslak.timm')
-    monkeypatch.setitem(sys.modules, 'timm', None)
-    with pytest.raises(ImportError, match=r'mmslak\.timm needs timm, .*: pip install timm'):
+    for name in missing:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=message):
         importlib.import_module('mmslak.timm')

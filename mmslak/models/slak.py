@@ -375,7 +375,7 @@ class SLaK(BaseModule):
     def __prepare_scriptable__(self):
         raise ValueError(
             'SLaK cannot be compiled by torch.jit.script because it chooses the implementation of '
-            'its convolutions in Python; use torch.jit.trace, torch.export or torch.compile'
+            'its convolutions in Python; use torch.export or torch.compile'
         )
 
     def _mixings(self) -> list[SpatialMixing]:
