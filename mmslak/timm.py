@@ -10,14 +10,12 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-#: Import name of each package that this module needs -> package to install. The networks use no
-#: compiled operator of MMCV.
-_NEEDED = {'timm': 'timm', 'mmengine': 'mmengine', 'mmcv': 'mmcv-lite'}
-_missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-if _missing:
+if missing := [n for n in ('timm', 'mmengine', 'mmcv') if importlib.util.find_spec(n) is None]:
+    # The networks use no compiled operator of MMCV.
+    packages = ' '.join(missing).replace('mmcv', 'mmcv-lite')
     raise ImportError(
-        f'mmslak.timm needs {" and ".join(_missing)}, not installed here; install with: pip install '
-        + ' '.join(map(_NEEDED.get, _missing))
+        f'mmslak.timm needs {" and ".join(missing)}; install what is missing with: '
+        f'pip install {packages}'
     )
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD

@@ -4,6 +4,7 @@
 import copy
 import importlib
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -404,6 +405,19 @@ def test_checkpoints_of_this_package_and_of_the_authors(network, tmp_path):
     assert model.head.fc.out_features == 4
 
 
+def test_checkpoints_with_pickled_objects_are_refused(network, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / 'was_run',)
+
+    torch.save(dict(state_dict=network.state_dict(), payload=Payload()), tmp_path / 'bad.pth')
+    source = dict(pretrained=True, pretrained_cfg_overlay=dict(file=str(tmp_path / 'bad.pth')))
+    for arguments in (source, dict(checkpoint_path=tmp_path / 'bad.pth')):
+        with pytest.raises(RuntimeError, match='weights_only=True blocked'):
+            nano(num_classes=10, **arguments)
+    assert not (tmp_path / 'was_run').exists()
+
+
 def test_maskable_weights(network):
     weights = select_targets(network)
     assert weights.keys() == select_model_targets(network).keys()
@@ -460,8 +474,8 @@ def test_torchscript_is_refused_by_name(network):
 @pytest.mark.parametrize(
     ('missing', 'message'),
     [
-        (['timm'], 'needs timm, .*: pip install timm$'),
-        (['mmengine', 'mmcv'], 'needs mmengine and mmcv, .*: pip install mmengine mmcv-lite$'),
+        (['timm'], 'needs timm; .*: pip install timm$'),
+        (['mmengine', 'mmcv'], 'needs mmengine and mmcv; .*: pip install mmengine mmcv-lite$'),
     ],
 )
 def test_missing_packages_are_named(monkeypatch, missing, message):
