@@ -33,6 +33,9 @@ from .models import SLaK, SLaKBlock
 
 __all__ = ['SLaKClassifier']
 
+#: Poolings that keep the number of channels, which the norm needs.
+POOLINGS = ('avg', 'max', 'avgmax', '')
+
 # FX records the call of a block instead of tracing it: the operators choose their implementation
 # by the shape of their input.
 register_notrace_module(SLaKBlock)
@@ -54,7 +57,8 @@ class SLaKClassifier(nn.Module):
             ``kernel_sizes``, ``width_factor`` and ``mode``.
 
     Raises:
-        ValueError: For an argument that has another name in timm or does not fit a classifier.
+        ValueError: For another pooling, and for an argument of the backbone that has another name
+            in timm or does not fit a classifier.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class SLaKClassifier(nn.Module):
         **backbone,
     ):
         super().__init__()
+        _check_pooling(global_pool)
         _check_arguments(backbone)
         self.num_classes = num_classes
         self.in_chans = in_chans
@@ -90,7 +95,6 @@ class SLaKClassifier(nn.Module):
             drop_rate=drop_rate,
             use_conv=not global_pool,
         )
-        self._check_pooling()
         self.apply(_init_weights)
 
     def group_matcher(self, coarse: bool = False) -> dict:
@@ -128,12 +132,17 @@ class SLaKClassifier(nn.Module):
         Args:
             num_classes (int): Number of classes; 0 removes the layer.
             global_pool (str, optional): Another pooling.
+
+        Raises:
+            ValueError: If it is none of :data:`POOLINGS`.
         """
-        self.num_classes = num_classes
         if global_pool is not None:
+            _check_pooling(global_pool)
             self.head.use_conv = not global_pool
+        self.num_classes = num_classes
+        # Pruning changes the number of features.
+        self.head.in_features = self.num_features
         self.head.reset(num_classes, global_pool)
-        self._check_pooling()
         self.head.fc.apply(_init_weights)
 
     def forward_intermediates(
@@ -214,13 +223,13 @@ class SLaKClassifier(nn.Module):
         """Compute the logits of images of shape (N, C, H, W)."""
         return self.forward_head(self.forward_features(x))
 
-    def _check_pooling(self) -> None:
-        pool = self.head.global_pool
-        if pool.feat_mult() != 1:
-            raise ValueError(
-                "global_pool must be 'avg', 'max', 'avgmax' or '' because the norm has "
-                f'{self.num_features} channels, got {pool.pool_type!r}'
-            )
+
+def _check_pooling(global_pool: str) -> None:
+    """Check the pooling before the head is changed."""
+    if global_pool not in POOLINGS:
+        raise ValueError(
+            f'global_pool must be one of {", ".join(map(repr, POOLINGS))}, got {global_pool!r}'
+        )
 
 
 def _check_arguments(backbone: Mapping) -> None:

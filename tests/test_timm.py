@@ -225,6 +225,9 @@ def test_classifier_is_removed_and_replaced():
     assert isinstance(model.get_classifier(), nn.Linear)
     largest = F.layer_norm(features.amax((2, 3)), (166,), eps=1e-6)
     torch.testing.assert_close(model(x), model.get_classifier()(largest))
+    with pytest.raises(ValueError, match=r"global_pool must be one of .* got 'mean'"):
+        model.reset_classifier(5, 'mean')
+    assert model.num_classes == 7
 
 
 @pytest.mark.parametrize(
@@ -303,6 +306,8 @@ def test_stages_are_pruned():
     torch.testing.assert_close(
         model.forward_intermediates(x, [0, 2])[1], [expected[0], expected[2]]
     )
+    model.reset_classifier(5, 'avg')
+    assert model(x).shape == (2, 5)
     # All stages and the head stay.
     kept = nano(num_classes=10)
     assert kept.prune_intermediate_layers(1, prune_norm=True, prune_head=False) == [3]
@@ -452,7 +457,7 @@ def test_training_with_dynamic_sparsity():
         (dict(out_indices=(1, 2)), 'out_indices needs features_only=True'),
         (dict(in_channels=1), 'in_channels must be given as in_chans'),
         (dict(gap_before_final_norm=False), 'gap_before_final_norm is set by slak_'),
-        (dict(global_pool='catavgmax'), "global_pool must be 'avg', .* got 'catavgmax'"),
+        (dict(global_pool='catavgmax'), "global_pool must be one of 'avg', .* got 'catavgmax'"),
         (dict(kernel_sizes=(4, 4, 4, 4)), 'kernel_sizes must be odd positive integers'),
     ],
 )
