@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops.aligned import (
@@ -32,6 +32,30 @@ from .variants import resolve_arch
 
 #: Smallest side of an image in pixels; a smaller one leaves an empty feature map at stride 32.
 MIN_SIZE = 32
+
+
+# FX records the call instead of tracing the branches, which depend on the shape.
+@fx.wrap
+def check_images(x: Tensor) -> None:
+    """Check the shape of a batch of images.
+
+    Args:
+        x (Tensor): The batch.
+
+    Raises:
+        ValueError: If it has another number of dimensions than 4, or if the images are smaller than
+            32 x 32.
+    """
+    if x.dim() != 4:
+        raise ValueError(
+            f'SLaK needs images of shape (N, C, H, W), got {tuple(x.shape)}; x.unsqueeze(0) '
+            'makes a batch of one image'
+        )
+    if min(x.shape[-2:]) < MIN_SIZE:
+        raise ValueError(
+            f'SLaK needs images of at least {MIN_SIZE} x {MIN_SIZE}, '
+            f'got {x.shape[-2]} x {x.shape[-1]}'
+        )
 
 
 class ChannelLayerNorm(nn.LayerNorm):
@@ -290,25 +314,35 @@ class SLaK(BaseModule):
             ValueError: If ``x`` has another number of dimensions, or if the images are smaller
                 than 32 x 32.
         """
-        if x.dim() != 4:
-            raise ValueError(
-                f'SLaK needs images of shape (N, C, H, W), got {tuple(x.shape)}; x.unsqueeze(0) '
-                'makes a batch of one image'
-            )
-        if min(x.shape[-2:]) < MIN_SIZE:
-            raise ValueError(
-                f'SLaK needs images of at least {MIN_SIZE} x {MIN_SIZE}, '
-                f'got {x.shape[-2]} x {x.shape[-1]}'
-            )
         outs = []
-        for i in range(self.out_indices[-1] + 1):
-            x = self.stages[i](self.downsample_layers[i](x))
+        for i, feature in enumerate(self.forward_stages(x, self.out_indices[-1] + 1)):
             if i in self.out_indices:
-                feature = x.mean((-2, -1)) if self.gap_before_final_norm else x
+                if self.gap_before_final_norm:
+                    feature = feature.mean((-2, -1))
                 # The norm returns channels-last memory. MMCV's RoIAlign ignores strides and would
                 # read the feature map wrongly.
                 outs.append(getattr(self, f'norm{i}')(feature).contiguous())
         return tuple(outs)
+
+    def forward_stages(self, x: Tensor, count: int) -> list[Tensor]:
+        """Compute the feature maps of the first stages, without the norms of the outputs.
+
+        Args:
+            x (Tensor): Images of shape (N, C, H, W), H and W at least 32.
+            count (int): Number of stages.
+
+        Returns:
+            list[Tensor]: Feature maps of shape (N, width, H // stride, W // stride), one for each.
+
+        Raises:
+            ValueError: As :meth:`forward`.
+        """
+        check_images(x)
+        features = []
+        for i in range(count):
+            x = self.stages[i](self.downsample_layers[i](x))
+            features.append(x)
+        return features
 
     @property
     def fuse_in_eval(self) -> bool:
@@ -337,6 +371,12 @@ class SLaK(BaseModule):
         for mixing in self._mixings():
             mixing.switch_to_deploy()
         return self
+
+    def __prepare_scriptable__(self):
+        raise ValueError(
+            'SLaK cannot be compiled by torch.jit.script because it chooses the implementation of '
+            'its convolutions in Python; use torch.export or torch.compile'
+        )
 
     def _mixings(self) -> list[SpatialMixing]:
         return [module for module in self.modules() if isinstance(module, SpatialMixing)]
