@@ -25,9 +25,9 @@ def constant_units(first: nn.Linear, second: nn.Linear) -> Tensor:
 
 
 def zero_units(first: nn.Linear, second: nn.Linear) -> Tensor:
-    """Return which hidden units are masked: both their row and their column are zero.
+    """Return which hidden units are masked: their row, their bias and their column are zero.
 
-    Neither a row nor a column of such a unit has a gradient.
+    Such a unit does not change the output, and all its gradients are zero.
 
     Args:
         first (nn.Linear): From C channels to H hidden units.
@@ -36,7 +36,7 @@ def zero_units(first: nn.Linear, second: nn.Linear) -> Tensor:
     Returns:
         Tensor: Boolean, of shape (H,).
     """
-    return ~(first.weight.any(1) | second.weight.any(0))
+    return ~(first.weight.any(1) | (first.bias != 0) | second.weight.any(0))
 
 
 @torch.no_grad()

@@ -172,12 +172,11 @@ class SLaKBlock(nn.Module):
     def leave_out_zero_units(self, leave_out: bool = True) -> None:
         """Leave hidden units whose weights are all zero out of the products in training mode.
 
-        Such units have no influence on the output, and their weights get no gradient either way.
-        Call this again whenever the masks have changed.
+        Outputs and gradients stay the same, because those of such units are zero. Call this again
+        whenever the masks have changed.
 
         Args:
-            leave_out (bool): False computes all units, which is needed to compute the gradients of
-                units with a zero row and an unmasked column, or the reverse.
+            leave_out (bool): False computes all units.
         """
         self.active_units = None
         if leave_out:

@@ -115,8 +115,9 @@ def test_a_network_that_is_not_merged_keeps_its_shapes():
 @pytest.mark.parametrize('aligned', [False, True])
 def test_zero_units_are_left_out_in_training(aligned):
     block = make_block(rows=[0, 1, 2, 5], columns=[1, 2, 3, 5], aligned=aligned)
-    # As masks do with the bias of a masked unit, or not: it has no influence.
-    assert zero_units(block.pwconv1, block.pwconv2).nonzero().flatten().tolist() == [1, 2, 5]
+    # With its bias, unit 5 has an output, so that its column has a gradient.
+    block.pwconv1.bias.data[[1, 2]] = 0
+    assert zero_units(block.pwconv1, block.pwconv2).nonzero().flatten().tolist() == [1, 2]
     x = torch.randn(2, CHANNELS, 6, 7, dtype=torch.float64, requires_grad=True)
 
     def run():
@@ -128,7 +129,7 @@ def test_zero_units_are_left_out_in_training(aligned):
 
     out, x_grad, grads = run()
     block.leave_out_zero_units()
-    assert block.active_units.tolist() == [i for i in range(HIDDEN) if i not in (1, 2, 5)]
+    assert block.active_units.tolist() == [i for i in range(HIDDEN) if i not in (1, 2)]
     out_left, x_grad_left, grads_left = run()
     torch.testing.assert_close(out_left, out)
     torch.testing.assert_close(x_grad_left, x_grad)
@@ -142,6 +143,7 @@ def test_zero_units_are_left_out_in_training(aligned):
 
 def test_evaluation_computes_all_units():
     block = make_block(rows=[4], columns=[4])
+    block.pwconv1.bias.data[4] = 0
     block.leave_out_zero_units()
     block.pwconv1.weight.data[4] = 1.0
     block.pwconv2.weight.data[:, 4] = 1.0
@@ -157,5 +159,6 @@ def test_blocks_without_or_with_only_zero_units_compute_all():
     block.leave_out_zero_units()
     assert block.active_units is None
     block = make_block(range(HIDDEN), range(HIDDEN))
+    block.pwconv1.bias.data.zero_()
     block.leave_out_zero_units()
     assert block.active_units is None
