@@ -1,6 +1,6 @@
 """The SLaK backbone, read from top to bottom: the norm, the block, the network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from .arguments import (
     resolve_init_cfg,
     resolve_out_indices,
 )
+from .hidden_units import fold_scales, remove_constant_units, zero_units
 from .large_kernel import SpatialMixing
 from .layer_depth import last_stage_group, layer_depth
 from .variants import resolve_arch
@@ -83,9 +84,13 @@ class SLaKBlock(nn.Module):
         norm_cfg (dict, optional): Norm of the branches of the spatial mixing. Default: batch
             norm.
         with_cp (bool): Recompute activations in the backward pass instead of storing them.
-        deploy (bool): Build the merged block, see :meth:`SpatialMixing.switch_to_deploy`.
+        deploy (bool): Build the merged block of :meth:`switch_to_deploy`.
         aligned (bool or str): Whether the linear layers are computed on widths padded with zeros,
             see :class:`SLaK`.
+
+    Attributes:
+        active_units (Tensor or None): Indices of the hidden units that are computed in training
+            mode, see :meth:`leave_out_zero_units`. None: all.
     """
 
     def __init__(
@@ -104,18 +109,20 @@ class SLaKBlock(nn.Module):
         super().__init__()
         check_aligned(aligned)
         self.mixing = SpatialMixing(channels, kernel_size, small_kernel, mode, norm_cfg, deploy)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        # A merged block has the affine part and the layer scale in its linear layers.
+        self.norm = nn.LayerNorm(channels, eps=1e-6, elementwise_affine=not deploy)
         self.pwconv1 = nn.Linear(channels, 4 * channels)
         self.act = nn.GELU()
         self.pwconv2 = nn.Linear(4 * channels, channels)
         self.gamma = (
             nn.Parameter(torch.full((channels,), float(layer_scale_init_value)))
-            if layer_scale_init_value > 0
+            if layer_scale_init_value > 0 and not deploy
             else None
         )
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
         self.with_cp = with_cp
         self.aligned = aligned
+        self.active_units: Tensor | None = None
         self._padded = PaddedParameters()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,30 +134,45 @@ class SLaKBlock(nn.Module):
     def _transform(self, x: Tensor) -> Tensor:
         # Channels come last from here on: a linear layer is then one matrix product.
         y = self.mixing(x).permute(0, 2, 3, 1)
-        if self._runs_aligned(y):
-            return self._add_aligned(x, y)
-        y = self.pwconv2(self.act(self.pwconv1(self.norm(y))))
-        if self.gamma is not None:
-            y = self.gamma * y
-        return x + self.drop_path(y.permute(0, 3, 1, 2))
+        if self._calls_layers():
+            return self._add(x, self.pwconv2(self.act(self.pwconv1(self.norm(y)))))
+        weight1, bias1, weight2, bias2 = self._linear_parameters()
+        if runs_aligned(y, [weight1, weight2], self.aligned):
+            return self._add_aligned(x, y, (weight1, bias1, weight2, bias2))
+        hidden = self.act(F.linear(self.norm(y), weight1, bias1))
+        return self._add(x, F.linear(hidden, weight2, bias2))
 
-    def _runs_aligned(self, y: Tensor) -> bool:
-        """Return whether to compute the layers after the mixing on padded widths."""
+    def _calls_layers(self) -> bool:
+        """Return whether the layers must be called: they were replaced or have hooks."""
         layers = (self.norm, self.pwconv1, self.act, self.pwconv2)
-        if not runs_aligned(y, [self.pwconv1.weight, self.pwconv2.weight], self.aligned):
-            return False
-        # The function calls none of the layers. Replaced layers and those with hooks must be.
-        return all(
+        return not all(
             type(layer) in (nn.LayerNorm, nn.Linear, nn.GELU)
             and not (layer._forward_hooks or layer._forward_pre_hooks)
             and not (layer._backward_hooks or layer._backward_pre_hooks)
             for layer in layers
         )
 
-    def _add_aligned(self, x: Tensor, y: Tensor) -> Tensor:
+    def _linear_parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return weight and bias of both linear layers, of the hidden units to compute."""
+        first, second, units = self.pwconv1, self.pwconv2, self.active_units
+        if units is None or not self.training:
+            return first.weight, first.bias, second.weight, second.bias
+        return (
+            first.weight.index_select(0, units),
+            first.bias.index_select(0, units),
+            second.weight.index_select(1, units),
+            second.bias,
+        )
+
+    def _add(self, x: Tensor, y: Tensor) -> Tensor:
+        """Add the residual branch ``y`` of shape (N, H, W, C) to ``x``."""
+        if self.gamma is not None:
+            y = self.gamma * y
+        return x + self.drop_path(y.permute(0, 3, 1, 2))
+
+    def _add_aligned(self, x: Tensor, y: Tensor, linear: tuple[Tensor, ...]) -> Tensor:
         """Compute the layers after the mixing on padded widths, and add the result to ``x``."""
-        layers = (self.norm, self.pwconv1, self.pwconv2)
-        parameters = [p for layer in layers for p in (layer.weight, layer.bias)]
+        parameters = (self.norm.weight, self.norm.bias, *linear)
         if self._keeps_padded(y):
             padded = self._padded.get(y, parameters)
         else:
@@ -170,6 +192,61 @@ class SLaKBlock(nn.Module):
         # On a CPU a second copy of the weights costs more memory than it saves time.
         worth = self.aligned is True or y.device.type != 'cpu'
         return worth and self.mixing.deploy and not self.training
+
+    def leave_out_zero_units(self, leave_out: bool = True) -> None:
+        """Leave hidden units whose weights are all zero out of the products in training mode.
+
+        Outputs and gradients stay the same, because those of such units are zero. Call this again
+        whenever the masks have changed.
+
+        Args:
+            leave_out (bool): False computes all units.
+        """
+        self.active_units = None
+        if leave_out:
+            zero = zero_units(self.pwconv1, self.pwconv2)
+            if zero.any() and not zero.all():
+                self.active_units = (~zero).nonzero().flatten()
+
+    def switch_to_deploy(self) -> None:
+        """Merge the block for inference, in place; see :meth:`SLaK.switch_to_deploy`."""
+        if self.mixing.deploy:
+            return
+        self.mixing.switch_to_deploy()
+        first, second = fold_scales(self.norm, self.pwconv1, self.pwconv2, self.gamma)
+        self.pwconv1, self.pwconv2 = remove_constant_units(first, second)
+        self.norm = nn.LayerNorm(
+            self.norm.normalized_shape, eps=self.norm.eps, elementwise_affine=False
+        )
+        self.gamma = self.active_units = None
+        self.train(self.training)
+
+    def resize(self, hidden: int) -> None:
+        """Give the block another number of hidden units, with uninitialised weights.
+
+        Args:
+            hidden (int): Number of hidden units H.
+        """
+        channels, like = self.pwconv1.in_features, self.pwconv1.weight
+        options = dict(device=like.device, dtype=like.dtype)
+        self.pwconv1 = nn.Linear(channels, hidden, **options)
+        self.pwconv2 = nn.Linear(hidden, channels, **options)
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
+        self.resize_for(state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def resize_for(self, state_dict: Mapping[str, Tensor], prefix: str) -> None:
+        """Give a merged block the number of hidden units that a checkpoint has.
+
+        Args:
+            state_dict (Mapping[str, Tensor]): Weights by name.
+            prefix (str): Prefix of the block's weights, such as ``backbone.stages.0.0.``.
+        """
+        weight = state_dict.get(f'{prefix}pwconv1.weight')
+        hidden = self.pwconv1.out_features if weight is None else weight.shape[0]
+        if self.mixing.deploy and hidden != self.pwconv1.out_features:
+            self.resize(hidden)
 
     def train(self, mode: bool = True) -> 'SLaKBlock':
         """Switch to training or evaluation mode."""
@@ -359,8 +436,10 @@ class SLaK(BaseModule):
 
         Batch norms and small kernels are folded into the large kernels. A decomposed block keeps
         two convolutions and one bias (paper, section 4), a block of another mode one convolution
-        and one bias. The outputs in evaluation mode stay the same up to rounding. The merged
-        network should not be trained further. Its checkpoint loads into ``SLaK(..., deploy=True)``.
+        and one bias. The affine part of the LayerNorm and the layer scale are folded into the
+        linear layers. Hidden units that are masked are removed. The outputs in evaluation mode stay
+        the same up to rounding. The merged network should not be trained further. Its checkpoint
+        loads into ``SLaK(..., deploy=True)``, which takes the numbers of hidden units from it.
 
         Returns:
             SLaK: The network itself.
@@ -368,8 +447,8 @@ class SLaK(BaseModule):
         Raises:
             ValueError: If the branches have norms other than batch norms.
         """
-        for mixing in self._mixings():
-            mixing.switch_to_deploy()
+        for block in self._blocks():
+            block.switch_to_deploy()
         return self
 
     def __prepare_scriptable__(self):
@@ -378,8 +457,16 @@ class SLaK(BaseModule):
             'its convolutions in Python; use torch.export or torch.compile'
         )
 
+    def leave_out_zero_units(self, leave_out: bool = True) -> None:
+        """Call :meth:`SLaKBlock.leave_out_zero_units` of every block."""
+        for block in self._blocks():
+            block.leave_out_zero_units(leave_out)
+
+    def _blocks(self) -> list[SLaKBlock]:
+        return [block for stage in self.stages for block in stage]
+
     def _mixings(self) -> list[SpatialMixing]:
-        return [module for module in self.modules() if isinstance(module, SpatialMixing)]
+        return [block.mixing for block in self._blocks()]
 
     def train(self, mode: bool = True) -> 'SLaK':
         """Switch to training mode, except frozen stages and, with ``norm_eval``, batch norms."""

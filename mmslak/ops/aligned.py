@@ -79,17 +79,17 @@ def runs_aligned(x: Tensor, weights: list[Tensor], aligned: bool | str = 'auto')
     return dtype in _HALF and channels * dtype.itemsize % TENSOR_CORE_BYTES != 0
 
 
-def padded_parameters(x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def padded_parameters(x: Tensor, parameters: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     """Cast and pad the parameters of :func:`feed_forward`.
 
     Args:
         x (Tensor): Input of :func:`feed_forward`.
-        parameters (Sequence[Tensor]): Weight and bias of the LayerNorm, of shape (C,); of the first
-            linear layer, of shapes (H, C) and (H,); and of the second one, of shapes (C, H) and
-            (C,).
+        parameters (Sequence[Tensor or None]): Weight and bias of the LayerNorm, of shape (C,), or
+            None; of the first linear layer, of shapes (H, C) and (H,); and of the second one, of
+            shapes (C, H) and (C,).
 
     Returns:
-        tuple[Tensor]: The six tensors.
+        tuple[Tensor or None]: The six tensors.
     """
     device, dtype = x.device.type, compute_dtype(x)
     norm_weight, norm_bias, weight1, bias1, weight2, bias2 = parameters
@@ -100,8 +100,8 @@ def padded_parameters(x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, 
     inputs = channels if device == 'cpu' and not torch.is_grad_enabled() else width
     with torch.autocast(device, enabled=False):
         return (
-            norm_weight.to(x.dtype),
-            norm_bias.to(x.dtype),
+            None if norm_weight is None else norm_weight.to(x.dtype),
+            None if norm_bias is None else norm_bias.to(x.dtype),
             _pad_parameter(weight1, (hidden, inputs), dtype),
             _pad_parameter(bias1, (hidden,), dtype),
             _pad_parameter(weight2, (width, hidden), dtype),
@@ -123,15 +123,16 @@ class PaddedParameters:
         """Forget the padded parameters."""
         self._sources, self._padded = None, None
 
-    def get(self, x: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def get(self, x: Tensor, parameters: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
         """Return the result of :func:`padded_parameters`."""
+        given, parameters = parameters, [p for p in parameters if p is not None]
         if any(parameter.is_inference() for parameter in parameters):
             # PyTorch does not record changes of these.
-            return padded_parameters(x, parameters)
+            return padded_parameters(x, given)
         sources = [(p.data_ptr(), p._version, p.dtype, p.shape) for p in parameters]
         sources.append((x.device, x.dtype, compute_dtype(x)))
         if sources != self._sources:
-            self._padded = padded_parameters(x, parameters)
+            self._padded = padded_parameters(x, given)
             # The memory of the sources is kept, so that no other tensor gets the same address.
             self._kept = [parameter.detach() for parameter in parameters]
             self._sources = sources
@@ -141,14 +142,14 @@ class PaddedParameters:
         return PaddedParameters, ()
 
 
-def feed_forward(x: Tensor, parameters: Sequence[Tensor], eps: float) -> Tensor:
+def feed_forward(x: Tensor, parameters: Sequence[Tensor | None], eps: float) -> Tensor:
     """Compute LayerNorm, linear layer, GELU, linear layer on padded widths.
 
     Under autocast LayerNorm runs in the dtype of ``x``, with its statistics in float32.
 
     Args:
         x (Tensor): Of shape (..., C).
-        parameters (Sequence[Tensor]): Result of :func:`padded_parameters`.
+        parameters (Sequence[Tensor or None]): Result of :func:`padded_parameters`.
         eps (float): Epsilon of the LayerNorm.
 
     Returns:

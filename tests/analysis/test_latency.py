@@ -81,8 +81,8 @@ def test_table_of_the_operator(monkeypatch, capsys):
 
 
 MODELS = (
-    'convnext_s', 'slak_t', 'slak_t_unaligned', 'slak_t_merged', 'slak_t_merged_unaligned',
-    'slak_t_native',
+    'convnext_s', 'convnext_t', 'slak_t', 'slak_t_unaligned', 'slak_t_merged',
+    'slak_t_merged_unaligned', 'slak_t_native', 'slak_t_neuron', 'slak_t_neuron_merged',
 )  # fmt: skip
 
 
@@ -99,6 +99,7 @@ def test_table_of_the_networks(monkeypatch, capsys):
     ]
     text = run_tool(monkeypatch, capsys, 'model.py', *arguments, '--modes', 'train')
     assert 'time / convnext_s' in text
+    assert 'time / convnext_t' in text
 
 
 def test_overhead_of_masking(monkeypatch, capsys):

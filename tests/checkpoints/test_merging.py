@@ -8,6 +8,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmslak.checkpoints import CheckpointError, merge_checkpoint
 from mmslak.cli.config import load_config
+from mmslak.engine.hooks.checkpoint_fit import check_fit
 
 TINY = dict(arch='nano', kernel_sizes=(13, 11, 9, 7))
 
@@ -67,3 +68,25 @@ def test_command_line(tmp_path):
     assert 'already exists' in run_tool(*command, expect=2)
     merged = torch.load(tmp_path / 'merged.pth', weights_only=True)
     assert not any('.small.' in name for name in merged['state_dict'])
+
+
+def test_files_without_masked_units_are_tested(tmp_path):
+    """The numbers of hidden units in a merged file differ from those of the config."""
+    pytest.importorskip('mmpretrain')
+    cfg = load_config(ROOT / 'configs/sample/slak_nano_in1k.py')
+    model = randomise_as_trained(build(cfg))
+    block = model.backbone.stages[3][0]
+    block.pwconv1.weight.data[:500] = 0
+    block.pwconv2.weight.data[:, :500] = 0
+    merged, difference = merge_checkpoint(cfg, dict(state_dict=model.state_dict()))
+    assert difference < 1e-4
+    # 664 units, of which 164 are active, rounded up to a multiple of 32.
+    assert merged['state_dict']['backbone.stages.3.0.pwconv1.weight'].shape == (192, 166)
+    cfg.model.backbone.deploy = True
+    deployed = build(cfg)
+    check_fit(merged, deployed)
+    deployed.load_state_dict(merged['state_dict'])
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        a, b = (m.extract_feat(image)[-1] for m in (model, deployed))
+    assert ((a - b).abs().max() / a.abs().max()).item() < 1e-4

@@ -1,12 +1,14 @@
-"""Time whole networks: SLaK-T and ConvNeXt-S, which has as many multiply-adds.
+"""Time whole networks: SLaK-T, and ConvNeXt-S, which has as many multiply-adds.
 
     python tools/benchmark/model.py --device cpu --threads 2
     python tools/benchmark/model.py --modes train --batch 4 --size 224
 
 slak_t is the network as it was trained, slak_t_native uses PyTorch's own convolution, slak_t_merged
 is the network after SLaK.switch_to_deploy(), and convnext_s is MMPretrain's. The networks named
-"unaligned" have aligned=False. The networks are timed in turns. Quote the ratios of their medians,
-because milliseconds depend on the machine.
+"unaligned" have aligned=False. In those named "neuron" 40 % of the hidden units are masked: they
+are left out of the products in training, and removed from the merged network. ConvNeXt-T has half
+the multiply-adds. The networks are timed in turns. Quote the ratios of their medians, because
+milliseconds depend on the machine.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from torch import nn
 from mmslak.analysis.latency import check_device, machine, measure_in_turns
 from mmslak.cli.config import ToolboxMissingError
 from mmslak.console import guarded, print_table, progress_bar
-from mmslak.models import SLaK
+from mmslak.models import SLaK, SLaKBlock
 from mmslak.ops import LargeKernelConv2d
 
 DTYPES = dict(fp32=torch.float32, fp16=torch.float16, bf16=torch.bfloat16)
@@ -32,8 +34,11 @@ SLAK_T = dict(
     slak_t_merged=dict(merged=True),
     slak_t_merged_unaligned=dict(merged=True, aligned=False),
     slak_t_native=dict(implementation='native'),
+    slak_t_neuron=dict(masked_units=0.4),
+    slak_t_neuron_merged=dict(masked_units=0.4, merged=True),
 )
-MODELS = ('convnext_s', *SLAK_T)
+CONVNEXTS = dict(convnext_s='small', convnext_t='tiny')
+MODELS = (*CONVNEXTS, *SLAK_T)
 MODES = ('inference', 'train')
 #: (mode, batch size, side of the images in pixels)
 CASES = [
@@ -121,19 +126,33 @@ def run_benchmark(args: argparse.Namespace) -> list[dict]:
 def build(name: str) -> nn.Module:
     """Build an untrained network, without a head."""
     torch.manual_seed(0)
-    if name == 'convnext_s':
+    if name in CONVNEXTS:
         try:
             from mmpretrain.models import ConvNeXt
         except ImportError:
             raise ToolboxMissingError('mmpretrain') from None
-        return ConvNeXt('small')
+        return ConvNeXt(CONVNEXTS[name])
     options = SLAK_T[name]
     aligned = options.get('aligned', 'auto')
     model = SLaK('tiny', out_indices=(3,), gap_before_final_norm=True, aligned=aligned)
     for module in model.modules():
         if isinstance(module, LargeKernelConv2d):
             module.implementation = options.get('implementation', 'auto')
+    if 'masked_units' in options:
+        mask_units(model, options['masked_units'])
     return model.eval().switch_to_deploy() if _is_merged(name) else model
+
+
+def mask_units(model: SLaK, share: float) -> None:
+    """Mask a share of the hidden units of every block at random, as structured sparsity does."""
+    for block in (module for module in model.modules() if isinstance(module, SLaKBlock)):
+        hidden = block.pwconv1.out_features
+        masked = torch.randperm(hidden)[: round(share * hidden)]
+        with torch.no_grad():
+            block.pwconv1.weight[masked] = 0
+            block.pwconv1.bias[masked] = 0
+            block.pwconv2.weight[:, masked] = 0
+    model.leave_out_zero_units()
 
 
 def _is_merged(name: str) -> bool:
@@ -173,20 +192,17 @@ def report(rows: list[dict], args: argparse.Namespace) -> None:
     threads = f', {args.threads} threads' if args.device == 'cpu' else ''
     print(f'{machine(args.device)}{threads}, {args.dtype}, torch {torch.__version__}')
     table = Table('mode', 'batch', 'size', 'model', box=SIMPLE)
-    for heading in ('ms', 'images/s', 'peak MB', 'time / convnext_s'):
+    peers = [name for name in CONVNEXTS if name in args.models]
+    for heading in ('ms', 'images/s', 'peak MB', *(f'time / {name}' for name in peers)):
         table.add_column(heading, justify='right')
-    peers = {
-        (row['mode'], row['batch'], row['size']): row['ms']
-        for row in rows
-        if row['model'] == 'convnext_s'
-    }
+    times = {(row['model'], row['mode'], row['batch'], row['size']): row['ms'] for row in rows}
     for row in rows:
-        peer = peers.get((row['mode'], row['batch'], row['size']))
+        case = (row['mode'], row['batch'], row['size'])
         table.add_row(
             row['mode'], str(row['batch']), str(row['size']), row['model'], f'{row["ms"]:.1f}',
             f'{1e3 * row["batch"] / row["ms"]:.1f}',
             '-' if row['peak_mb'] is None else f'{row["peak_mb"]:.0f}',
-            '-' if peer is None else f'{row["ms"] / peer:.2f}',
+            *(f'{row["ms"] / times[(name, *case)]:.2f}' for name in peers),
         )  # fmt: skip
     print_table(table)
 

@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from ...checkpoints import compare, weights_of
+from ...models import SLaKBlock
 from ...registry import HOOKS
 
 #: The bias of the large kernel in a merged block of SLaK.
@@ -44,7 +45,11 @@ def check_fit(checkpoint: Mapping, model: nn.Module, name: str = 'the checkpoint
     # Distributed wrappers and test-time augmentation contain the network as `module`.
     while hasattr(model, 'module'):
         model = model.module
-    state, wanted = weights_of(checkpoint), model.state_dict()
+    state = weights_of(checkpoint)
+    for path, module in model.named_modules():
+        if isinstance(module, SLaKBlock):
+            module.resize_for(state, f'{path}.')
+    wanted = model.state_dict()
     # Entries that the model lacks are allowed, such as weights of losses.
     found = compare({key: state[key] for key in state if key in wanted}, wanted)
     if found:
