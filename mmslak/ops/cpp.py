@@ -183,9 +183,7 @@ def _chosen_variant() -> str:
     chosen = os.environ.get(VARIANT)
     if chosen:
         if chosen not in (*VARIANTS, NATIVE):
-            raise ValueError(
-                f'{VARIANT} must be {", ".join(VARIANTS)} or {NATIVE}, got {chosen!r}'
-            )
+            raise ValueError(f'{VARIANT} must be {", ".join(VARIANTS)} or {NATIVE}, got {chosen!r}')
         if missing.get(chosen):
             raise ValueError(
                 f'{VARIANT}={chosen} needs a processor with {", ".join(missing[chosen])}, which '
