@@ -37,7 +37,7 @@ def read_long_description():
 
 
 class BuildPy(build_py):
-    """Adds the configs and tools in ``mmslak/.mim``, where MMEngine and MIM look, and the kernels."""
+    """Adds the kernels, and the configs and tools in ``mmslak/.mim``, where OpenMMLab has them."""
 
     def run(self):
         if self.editable_mode:

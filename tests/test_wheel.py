@@ -77,7 +77,7 @@ def test_contents(wheel):
     for variant in ('baseline', 'avx2', 'avx512'):
         assert f'mmslak/ops/prebuilt/depthwise-{variant}.so' in names
     for folder, suffix in (('configs', '.py'), ('tools', '.py'), ('tools', '.sh')):
-        files = {path for path in (ROOT / folder).rglob(f'*{suffix}')}
+        files = set((ROOT / folder).rglob(f'*{suffix}'))
         files -= {*(ROOT / 'tools/install').rglob('*')}
         wanted = {f'mmslak/.mim/{path.relative_to(ROOT).as_posix()}' for path in files}
         packed = {
@@ -132,7 +132,8 @@ for variant in [None, *VARIANTS]:
         error = (result.double() - value).abs().max() / value.abs().max()
         assert error < 1e-6, (variant, error)
     print('agrees', variant)
-print('loaded', *sorted({line.split('/')[-1] for line in open('/proc/self/maps') if 'depthwise-' in line}))
+loaded = {line.split()[-1] for line in open('/proc/self/maps') if 'depthwise-' in line}
+print('loaded', *sorted(map(os.path.basename, loaded)))
 """
 
 

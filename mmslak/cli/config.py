@@ -40,15 +40,15 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     Raises:
         FileNotFoundError: If the file, or one that it inherits from, does not exist.
         ToolboxMissingError: If the config needs a toolbox that is not installed.
-        ValueError: If the name before ``::`` is not mmslak or a toolbox, if the file cannot be read, or if
-            nothing reads the key of an option.
+        ValueError: If the name before ``::`` is not mmslak or a toolbox, if the file cannot be
+            read, or if nothing reads the key of an option.
     """
     path = _find_config(path)
     toolbox, of_toolbox, _ = path.partition('::')
     if of_toolbox and toolbox not in EXTRAS:
         raise ValueError(
-            f'config {path}: the name before :: must be one of mmslak, '
-            f'{", ".join(EXTRAS)}, got {toolbox!r}'
+            f'config {path}: the name before :: must be one of {", ".join(["mmslak", *EXTRAS])}, '
+            f'got {toolbox!r}'
         )
     if of_toolbox and importlib.util.find_spec(toolbox) is None:
         raise ToolboxMissingError(toolbox)

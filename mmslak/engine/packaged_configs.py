@@ -1,8 +1,8 @@
-"""Configs of this package by name, such as ``mmslak::upernet_slak_t_ade20k.py``, also in ``_base_``.
+"""Configs of this package by name, also in ``_base_``: ``mmslak::upernet_slak_t_ade20k.py``.
 
-MMEngine finds configs of an installed package in its directory ``.mim``. Its own lookup accepts only
-names with a directory and only OpenMMLab's packages, does not find an editable installation, and
-would look up every type of the config in the scope ``mmslak``.
+MMEngine finds configs of an installed package in its directory ``.mim``. Its own lookup accepts
+only names with a directory and only OpenMMLab's packages, and does not find an editable
+installation. It would look up every type of the config in the scope ``mmslak``.
 """
 
 from pathlib import Path

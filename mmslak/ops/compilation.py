@@ -1,4 +1,7 @@
-"""Compiling ``depthwise.cpp`` for the CPU. Needs only Python, because ``setup.py`` reads this file."""
+"""Compiling ``depthwise.cpp`` for the CPU.
+
+``setup.py`` runs this file alone, so that it imports only the standard library.
+"""
 
 import os
 import platform

@@ -149,8 +149,8 @@ class _Threads:
         """Call a function that runs on ``threads`` threads, and return its result."""
         if threads == 1 or not cls.forked:
             return function(*arguments)
-        # A forked process does not have the threads of its parent. The thread that called fork would
-        # wait for them forever, because OpenMP keeps a list of threads for each of its callers.
+        # A forked process does not have the threads of its parent. OpenMP keeps a list of threads
+        # for each of its callers, so that the thread that called fork would wait for them forever.
         if cls.starter is None:
             cls.starter = ThreadPoolExecutor(1)
         return cls.starter.submit(function, *arguments).result()

@@ -24,7 +24,7 @@ def test_config_of_the_package_as_a_base(tmp_path):
     # In particular, types are looked up in the same scope.
     assert found.to_dict() == wanted.to_dict()
     config.write_text("_base_ = ['mmslak::_base_/seg_runtime.py', 'mmslak::none.py']\n")
-    with pytest.raises(FileNotFoundError, match='mmslak has no config mmslak::none.py'):
+    with pytest.raises(FileNotFoundError, match='mmslak has no config mmslak::none'):
         Config.fromfile(config)
 
 
