@@ -130,7 +130,7 @@ for variant in [None, *VARIANTS]:
     )
     for result, value in zip(results, wanted):
         error = (result.double() - value).abs().max() / value.abs().max()
-        assert error < 1e-6, (variant, error)
+        assert error < 1e-5, (variant, error)
     print('agrees', variant)
 loaded = {line.split()[-1] for line in open('/proc/self/maps') if 'depthwise-' in line}
 print('loaded', *sorted(map(os.path.basename, loaded)))
