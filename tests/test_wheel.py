@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -18,19 +19,29 @@ pytestmark = [
         (sys.platform, os.uname().machine) != ('linux', 'x86_64'), reason='not Linux on x86-64'
     ),
 ]
-PACKED = ('configs', 'tools', 'mmslak', 'setup.py', 'MANIFEST.in', 'README.md', 'LICENSE')
+#: What a build reads.
+READ = (
+    'configs', 'tools', 'mmslak', 'setup.py', 'pyproject.toml', 'MANIFEST.in', 'README.md',
+    'LICENSE', 'model-index.yml',
+)  # fmt: skip
 
 
 @pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    """Build the wheel from a copy of the checkout, with the command of the Makefile."""
+def source(tmp_path_factory):
+    """Copy what a build reads, because it writes files there."""
     source = tmp_path_factory.mktemp('source') / 'mmslak'
     source.mkdir()
-    for name in (*PACKED, 'model-index.yml', 'pyproject.toml'):
+    for name in READ:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, source / name)
         else:
             shutil.copy(ROOT / name, source)
+    return source
+
+
+@pytest.fixture(scope='module')
+def wheel(source, tmp_path_factory):
+    """Build the wheel with the command of the Makefile."""
     out = tmp_path_factory.mktemp('dist')
     # A file of an earlier build, which must not be in the wheel.
     stale = source / 'build' / f'lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}'
@@ -69,6 +80,18 @@ def run(*command, environment=None, cwd='/'):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+def test_source_distribution_has_what_the_wheel_needs(source, tmp_path):
+    run(sys.executable, 'setup.py', '--quiet', 'sdist', '--dist-dir', tmp_path, cwd=source)
+    (archive,) = tmp_path.iterdir()
+    with tarfile.open(archive) as file:
+        packed = {name.partition('/')[2] for name in file.getnames()}
+    wanted = {path for name in ('configs', 'tools') for path in (ROOT / name).rglob('*.py')}
+    wanted |= {ROOT / 'model-index.yml', ROOT / 'configs/metafile.yml', *ROOT.glob('tools/*.sh')}
+    wanted |= {ROOT / 'mmslak/ops/depthwise.cpp', *(ROOT / 'mmslak').rglob('*.safetensors')}
+    wanted -= {*(ROOT / 'tools/install').rglob('*')}
+    assert {path.relative_to(ROOT).as_posix() for path in wanted} <= packed
 
 
 def test_contents(wheel):
