@@ -5,7 +5,7 @@
 #   make lock UPGRADE=1                       pin newer versions
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-det test test-all test-lowest lint format lock clean
+.PHONY: help install demo demo-det test test-all test-lowest wheel lint format lock clean
 
 # Settings of the caller's shell that would leak into the environment made here.
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -39,6 +39,11 @@ test-lowest: ## test the operators and sparsity on the lowest PyTorch, with noth
 	@test -x .venv-lowest/bin/python || '$(or $(shell command -v python3 2>/dev/null),python3)' -m venv .venv-lowest
 	@.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lowest.txt
 	@PYTHONPATH=. .venv-lowest/bin/python -m pytest -m "not slow" tests/ops tests/sparsity
+
+wheel: install ## build a wheel in dist/ with the CPU kernels for x86-64
+	@rm -f dist/*.whl
+	@MMSLAK_PREBUILT=1 $(VENV_PYTHON) -m pip wheel --quiet --no-build-isolation --no-deps --no-index --wheel-dir dist .
+	@.venv/bin/auditwheel show dist/*.whl
 
 lint: install ## check formatting, code and the direction of imports
 	@$(VENV_PYTHON) -m ruff format --check .

@@ -15,8 +15,9 @@ from ..engine.hooks.configured import (
     remove_disabled_hooks,
     remove_replaced_hooks,
 )
+from ..engine.packaged_configs import PREFIX, config_names, packaged_config
 from ..toolboxes import EXTRAS, ToolboxMissingError
-from .config_check import check_options
+from .config_check import check_options, suggestion
 from .data_config import CodeInConfigError
 from .processes import TIMEOUT
 
@@ -28,7 +29,8 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     of the config at the beginning of every path in the config.
 
     Args:
-        path (str or Path): A config file, in text or pure Python style, or a config of an
+        path (str or Path): A config file, in text or pure Python style, a config of this package
+            such as ``upernet_slak_t_ade20k`` or ``mmslak::upernet_slak_t_ade20k``, or one of an
             installed toolbox such as ``mmpretrain::resnet/resnet50_8xb32_in1k.py``.
         options (dict, optional): Values by dotted key, as from ``--cfg-options``.
 
@@ -38,20 +40,20 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     Raises:
         FileNotFoundError: If the file, or one that it inherits from, does not exist.
         ToolboxMissingError: If the config needs a toolbox that is not installed.
-        ValueError: If the name before ``::`` is not a toolbox, if the file cannot be read, or if
-            nothing reads the key of an option.
+        ValueError: If the name before ``::`` is not mmslak or a toolbox, if the file cannot be
+            read, or if nothing reads the key of an option.
     """
-    toolbox, of_toolbox, _ = str(path).partition('::')
+    path = _find_config(path)
+    toolbox, of_toolbox, _ = path.partition('::')
     if of_toolbox and toolbox not in EXTRAS:
         raise ValueError(
-            f'config {path}: the name before :: must be one of {", ".join(EXTRAS)}, got {toolbox!r}'
+            f'config {path}: the name before :: must be one of {", ".join(["mmslak", *EXTRAS])}, '
+            f'got {toolbox!r}'
         )
     if of_toolbox and importlib.util.find_spec(toolbox) is None:
         raise ToolboxMissingError(toolbox)
-    if not of_toolbox and not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist')
     try:
-        cfg = get_config(str(path)) if of_toolbox else Config.fromfile(str(path))
+        cfg = get_config(path) if of_toolbox else Config.fromfile(path)
     except CodeInConfigError:
         raise
     except Exception as error:  # A config can run any code.
@@ -67,6 +69,18 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     if old_root and new_root and new_root != old_root:
         cfg.update(_moved(cfg.to_dict(), old_root, new_root))
     return cfg
+
+
+def _find_config(path: str | Path) -> str:
+    """Return the file of a config. The name of a config of a toolbox is returned as it is."""
+    path = str(path)
+    own = path.startswith(PREFIX)
+    if not own and ('::' in path or Path(path).is_file()):
+        return path
+    if file := packaged_config(path):
+        return str(file)
+    near = suggestion(Path(path.removeprefix(PREFIX)).stem, config_names())
+    raise FileNotFoundError(f'config {path} does not exist{near}')
 
 
 def _reading_error(path: str | Path, error: Exception) -> Exception:
@@ -107,7 +121,7 @@ def _moved(value, old_root: str, new_root: str):
 
 def default_work_dir(cfg: Config, path: str | Path) -> str:
     """Return the work directory of a config: its ``work_dir``, or one named after the file."""
-    return cfg.get('work_dir') or str(Path('work_dirs') / Path(path).stem)
+    return cfg.get('work_dir') or str(Path('work_dirs') / Path(str(path).rpartition('::')[2]).stem)
 
 
 def enable_amp(cfg: Config) -> None:

@@ -1,4 +1,4 @@
-"""Training and testing from the command line: ``tools/train.py`` and ``tools/test.py``."""
+"""Training and testing from the command line: ``mmslak`` and the scripts of ``tools/``."""
 
 import argparse
 import contextlib
@@ -66,7 +66,11 @@ def argument_parser(task: str) -> argparse.ArgumentParser:
         if task == 'train'
         else 'Evaluate a checkpoint; draw pictures and write predictions on request.'
     )
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config',
+        help='config file, or the name of a config of this package, such as '
+        'upernet_slak_nano_camvid',
+    )
     if task == 'train':
         _add_training_options(parser)
     else:

@@ -1,5 +1,6 @@
-"""Extensions of MMEngine: hooks, optimiser wrappers, a metric and a runner."""
+"""Extensions of MMEngine: hooks, optimiser wrappers, a metric, a runner, and configs by name."""
 
+from . import packaged_configs
 from .hooks import (
     CheckpointFitHook,
     DynamicSparsityHook,
@@ -32,5 +33,6 @@ __all__ = [
     'StepImagesHook',
     'StopSignalHook',
     'ThroughputHook',
+    'packaged_configs',
     'recompute_statistics',
 ]

@@ -1,11 +1,16 @@
-"""The CPU kernels of ``depthwise.cpp``: compiled on first use, then called with plain pointers.
+"""The CPU kernels of ``depthwise.cpp``, called with plain pointers.
 
-Nothing is built at installation. The first call compiles the file for this processor, which
-takes about a second. The library is cached in ``~/.cache/mmslak/ops`` (or in ``mmslak/ops`` under
+A wheel of ``make wheel`` contains them for x86-64 processors without AVX2, with AVX2 and with
+AVX-512. Without these libraries the first call compiles the file for this processor, which takes
+about a second. The result is cached in ``~/.cache/mmslak/ops`` (or in ``mmslak/ops`` under
 ``XDG_CACHE_HOME``). Its name contains a hash of the source, the compiler and the processor. A
 directory or a library that other users can write to is not used.
+
+``MMSLAK_CPU_KERNELS`` selects a variant: ``baseline``, ``avx2``, ``avx512``, or ``native`` to
+compile for this processor.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -16,14 +21,27 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-_SOURCE = Path(__file__).with_name('depthwise.cpp')
-_COMPILERS = ('g++', 'clang++', 'c++')
-_FLAGS = ('-std=c++17', '-O3', '-shared', '-fPIC', '-fno-exceptions', '-fno-rtti')
+from .compilation import (
+    COMPILERS,
+    NATIVE,
+    PREBUILT,
+    SOURCE,
+    VARIANTS,
+    compile_command,
+    compile_library,
+    find_compiler,
+    library_name,
+)
+
+#: Environment variable that selects a variant of the kernels.
+VARIANT = 'MMSLAK_CPU_KERNELS'
 _SUFFIX = {torch.float32: 'float', torch.float64: 'double'}
 #: Smallest number of multiply-adds at which several threads are faster than one.
 _SMALL = 1 << 19
@@ -69,7 +87,7 @@ def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Te
 
 
 def available() -> bool:
-    """Return whether the kernels can be used. The first call compiles them."""
+    """Return whether the kernels can be used. The first call loads or compiles them."""
     return _library() is not None
 
 
@@ -84,7 +102,8 @@ def _call(task: str, x: Tensor, kernel_size: tuple[int, int], *arguments) -> Non
     # Python integers cannot overflow.
     work = x.numel() * kernel_size[0] * kernel_size[1]
     threads = 1 if work < _SMALL else torch.get_num_threads()
-    failed = getattr(_library(), f'mmslak_{task}_{_SUFFIX[x.dtype]}')(
+    failed = _Threads.call(
+        threads, getattr(_library(), f'mmslak_{task}_{_SUFFIX[x.dtype]}'),
         _integers(x.shape), _integers(kernel_size), *arguments,
         ctypes.c_int64(threads), _Threads.parallel,
     )  # fmt: skip
@@ -111,6 +130,9 @@ class _Threads:
     """
 
     parallel = None
+    #: In a forked process, the thread that starts the others.
+    starter: ThreadPoolExecutor | None = None
+    forked = False
 
     @classmethod
     def find(cls) -> None:
@@ -123,9 +145,19 @@ class _Threads:
                 cls.parallel = ctypes.cast(function, ctypes.c_void_p) if function else None
 
     @classmethod
+    def call(cls, threads: int, function, *arguments) -> int:
+        """Call a function that runs on ``threads`` threads, and return its result."""
+        if threads == 1 or not cls.forked:
+            return function(*arguments)
+        # A forked process does not have the threads of its parent. OpenMP keeps a list of threads
+        # for each of its callers, so that the thread that called fork would wait for them forever.
+        if cls.starter is None:
+            cls.starter = ThreadPoolExecutor(1)
+        return cls.starter.submit(function, *arguments).result()
+
+    @classmethod
     def forget(cls) -> None:
-        # A forked process does not have the threads of its parent and would wait for them forever.
-        cls.parallel = None
+        cls.forked, cls.starter = True, None
 
 
 os.register_at_fork(after_in_child=_Threads.forget)
@@ -133,22 +165,61 @@ os.register_at_fork(after_in_child=_Threads.forget)
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    compiler = _compiler()
+    variant = _chosen_variant()
+    library = _load_prebuilt(variant) or _load_compiled(variant)
+    if library is not None:
+        _Threads.find()
+    return library
+
+
+def _chosen_variant() -> str:
+    """Return the variant in the environment, or the fastest one for this processor.
+
+    Raises:
+        ValueError: If the environment names an unknown variant, or one for another processor.
+    """
+    features = _processor_features()
+    missing = {name: sorted({*VARIANTS[name]} - features) for name in VARIANTS}
+    chosen = os.environ.get(VARIANT)
+    if chosen:
+        if chosen not in (*VARIANTS, NATIVE):
+            raise ValueError(f'{VARIANT} must be {", ".join(VARIANTS)} or {NATIVE}, got {chosen!r}')
+        if missing.get(chosen):
+            raise ValueError(
+                f'{VARIANT}={chosen} needs a processor with {", ".join(missing[chosen])}, which '
+                'this one does not have; choose another variant'
+            )
+        return chosen
+    fastest = [name for name in VARIANTS if not missing[name]][-1]
+    return fastest if (PREBUILT / library_name(fastest)).is_file() else NATIVE
+
+
+def _load_prebuilt(variant: str) -> ctypes.CDLL | None:
+    file = PREBUILT / library_name(variant)
+    try:
+        return ctypes.CDLL(str(file)) if file.is_file() else None
+    except OSError:
+        # For example, the file system does not allow programs.
+        return None
+
+
+def _load_compiled(variant: str) -> ctypes.CDLL | None:
+    compiler = find_compiler()
     if compiler is None:
-        _warn(f'no C++ compiler was found ({", ".join(_COMPILERS)}, or the one in CXX)')
+        _warn(f'no C++ compiler was found ({", ".join(COMPILERS)}, or the one in CXX)')
         return None
     try:
         try:
-            library = ctypes.CDLL(str(_compiled(compiler)))
+            with _compiled(compiler, variant) as file:
+                return ctypes.CDLL(str(file))
         except OSError:
             # The cached file may be damaged.
-            library = ctypes.CDLL(str(_compiled(compiler, again=True)))
+            with _compiled(compiler, variant, again=True) as file:
+                return ctypes.CDLL(str(file))
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, 'stderr', None) or str(error)
-        _warn(f'{compiler} could not compile them: {reason.strip()[-300:]}')
+        _warn(f'{" ".join(compiler)} could not compile them: {reason.strip()[-300:]}')
         return None
-    _Threads.find()
-    return library
 
 
 def _warn(reason: str) -> None:
@@ -158,41 +229,45 @@ def _warn(reason: str) -> None:
     )
 
 
-def _compiler() -> str | None:
-    chosen = os.environ.get('CXX')
-    return next(filter(None, map(shutil.which, [chosen] if chosen else _COMPILERS)), None)
+@contextlib.contextmanager
+def _compiled(compiler: list[str], variant: str, again: bool = False) -> Iterator[Path]:
+    """Provide the library of a variant, compiled unless it is in the cache.
 
-
-def _compiled(compiler: str, again: bool = False) -> Path:
-    """Return the library for this processor, compiled unless it is in the cache."""
-    machine = platform.machine()
-    native = '-mcpu=native' if machine in ('aarch64', 'arm64') else '-march=native'
-    command = [compiler, *_FLAGS, native]
-    inputs = [_SOURCE.read_bytes(), ' '.join(command), _processor(), os.stat(compiler).st_mtime]
-    digest = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
-    name = f'depthwise-{machine}-{digest}.so'
+    If the cache cannot be used, the library is in a directory of this user inside the context only.
+    A loaded library does not need its file any more.
+    """
     try:
-        cache = cache_directory()
-        file = cache / name
-        if file.is_file() and is_private(file) and not again:
-            return file
-        folder = tempfile.mkdtemp(dir=cache)
+        file = cache_directory() / _cached_name(compiler, variant)
     except OSError:
-        # The cache cannot be used: compile for this process alone, in a directory of this user.
-        folder = tempfile.mkdtemp(prefix='mmslak-')
-        file = Path(folder) / name
-    fresh = Path(folder) / 'fresh.so'
-    try:
-        subprocess.run(
-            [*command, '-o', str(fresh), str(_SOURCE)],
-            check=True, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        # Renaming is atomic. Other processes may read or write the same file.
-        fresh.replace(file)
-    finally:
-        if Path(folder) != file.parent:
-            shutil.rmtree(folder, ignore_errors=True)
-    return file
+        file = None
+    with contextlib.ExitStack() as stack:
+        if file is None or again or not (file.is_file() and is_private(file)):
+            folder = stack.enter_context(_temporary_directory(file and file.parent))
+            fresh = Path(folder) / 'fresh.so'
+            compile_library(compiler, variant, fresh)
+            if file is not None and fresh.parent.parent == file.parent:
+                # Renaming is atomic. Other processes may read or write the same file.
+                fresh.replace(file)
+            else:
+                file = fresh
+        yield file
+
+
+def _cached_name(compiler: list[str], variant: str) -> str:
+    programs = [shutil.which(word) for word in compiler]
+    changed = [os.stat(program).st_mtime for program in programs if program]
+    command = ' '.join(compile_command(compiler, variant))
+    inputs = [SOURCE.read_bytes(), command, _processor(), changed]
+    digest = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
+    return f'depthwise-{platform.machine()}-{digest}.so'
+
+
+def _temporary_directory(cache: Path | None) -> tempfile.TemporaryDirectory:
+    """Create a directory in the cache, or in the system's directory if this is not possible."""
+    if cache is not None:
+        with contextlib.suppress(OSError):
+            return tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True)
+    return tempfile.TemporaryDirectory(prefix='mmslak-', ignore_cleanup_errors=True)
 
 
 def cache_directory() -> Path:
@@ -231,3 +306,9 @@ def _processor() -> str:
         return platform.processor()
     kinds = ('model name', 'flags', 'Features', 'CPU implementer', 'CPU part')
     return '\n'.join(sorted({line for line in lines if line.startswith(kinds)}))
+
+
+def _processor_features() -> set[str]:
+    """Return the features of the processor that the system reports and supports."""
+    flags = [line for line in _processor().splitlines() if line.startswith('flags')]
+    return set(flags[0].partition(':')[2].split()) if flags else set()

@@ -101,7 +101,7 @@ def test_config_of_an_installed_toolbox():
     assert cfg.model.backbone.type == 'UNet'
     with pytest.raises(FileNotFoundError, match='nothing'):
         load_config('mmseg::unet/nothing.py')
-    with pytest.raises(ValueError, match='before :: must be one of mmseg'):
+    with pytest.raises(ValueError, match='before :: must be one of mmslak, mmseg'):
         load_config('torchvision::unet/nothing.py')
 
 
