@@ -43,7 +43,11 @@ TASKS = {
     'pretrain': ['mmpretrain>=1.2.0,<1.3', 'torchvision', 'lmdb'],
 }
 # timm has one network of the paper's tables that no toolbox has (tools/analysis/paper_tables.py).
-DEV = ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'import-linter', 'timm']
+DEV = [
+    *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'import-linter', 'timm'),
+    # ONNX: PyTorch's exporter, and tests of its files.
+    *('onnx', 'onnxscript', 'onnxruntime'),
+]
 
 setup(
     name='mmslak',

@@ -78,16 +78,16 @@ def _explain(error: Exception, file_format: str, dynamic: bool) -> str:
 
 
 def _onnx_bytes(network, image, names, meta, dynamic) -> bytes:
+    if sum(tensor.nbytes for tensor in network.state_dict().values()) >= _PROTOBUF_LIMIT:
+        raise ValueError(
+            'a network of more than 2 GB does not fit into one ONNX file; use --format torch-export'
+        )
     program = torch.onnx.export(
         network, (image,), dynamo=True, verbose=False, input_names=['image'], output_names=names,
         dynamic_shapes=(_AXES,) if dynamic else None,
     )  # fmt: skip
     for key, value in meta.items():
         program.model.metadata_props[key] = json.dumps(value)
-    if sum(tensor.nbytes for tensor in network.state_dict().values()) >= _PROTOBUF_LIMIT:
-        raise ValueError(
-            'a network of more than 2 GB does not fit into one ONNX file; use --format torch-export'
-        )
     return program.model_proto.SerializeToString()
 
 
@@ -122,9 +122,7 @@ def load_graph(path: str | Path, file_format: str) -> Callable[[Tensor], list[Te
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=['CPUExecutionProvider']
-    )
+    session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
     return lambda image: [
         torch.from_numpy(out) for out in session.run(None, {'image': image.numpy()})
     ]

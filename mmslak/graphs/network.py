@@ -16,7 +16,7 @@ _SWAPS = ('to_rgb', 'channel_conversion', '_channel_conversion')
 
 
 class ImageNetwork(nn.Module):
-    """The normalisation of images, and a classifier, a segmentor, or backbone and neck of a detector.
+    """Normalisation of images, and a classifier, a segmentor, or a detector without its heads.
 
     Args:
         model (nn.Module): A classifier of MMPretrain, a segmentor of MMSegmentation or a detector
@@ -103,8 +103,7 @@ class _AveragePool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Pool ``x`` of shape (N, C, H, W) as ``nn.AdaptiveAvgPool2d`` does."""
         rows, columns = (
-            _averages(length, bins, x)
-            for length, bins in zip(x.shape[-2:], self.size, strict=True)
+            _averages(length, bins, x) for length, bins in zip(x.shape[-2:], self.size, strict=True)
         )
         return rows @ x @ columns.transpose(0, 1)
 
@@ -121,9 +120,7 @@ def _averages(length: int, bins: int | None, like: Tensor) -> Tensor:
     return inside.to(like.dtype) / (end - first).to(like.dtype)
 
 
-def build_network(
-    cfg: Config, checkpoint: Mapping, source: str = 'the checkpoint'
-) -> ImageNetwork:
+def build_network(cfg: Config, checkpoint: Mapping, source: str = 'the checkpoint') -> ImageNetwork:
     """Build the network of a config with the weights of a checkpoint.
 
     Args:

@@ -39,7 +39,7 @@ from mmslak.graphs import (
     write_graph,
 )
 
-#: Largest difference between the outputs of a file and of the model, relative to the largest output.
+#: Largest difference between the outputs of file and model, relative to the largest output.
 TOLERANCE = 1e-4
 #: Sizes at which a file with dynamic shapes is checked, relative to --shape.
 SCALES = ((1, 1), (0.75, 1), (1, 1.25))
@@ -145,9 +145,7 @@ def export_graph(args: argparse.Namespace, cfg: Config, notes: dict, checkpoint:
     names = ['logits']
     if network.task == 'detection':
         names = [f'feature{i}' for i in range(len(expected[0]))]
-    write_graph(
-        network, images[0], args.out, args.format, names, {**meta, **notes}, args.dynamic
-    )
+    write_graph(network, images[0], args.out, args.format, names, {**meta, **notes}, args.dynamic)
     print(f'wrote {args.out}: {Path(args.out).stat().st_size / 1e6:.2f} MB')
     if window := meta.get('window'):
         print(f'the network is for one window of {window[0]} x {window[1]} pixels')
