@@ -61,11 +61,17 @@ def write_graph(
     Raises:
         ValueError: If the network cannot be exported.
     """
+    size = sum(tensor.nbytes for tensor in network.state_dict().values())
+    if file_format == 'onnx' and size >= _PROTOBUF_LIMIT:
+        raise ValueError(
+            'a network of more than 2 GB does not fit into one ONNX file; use --format torch-export'
+        )
     write = dict(zip(FORMATS, (_onnx_bytes, _program_bytes), strict=True))[file_format]
     try:
         with torch.no_grad():
             content = write(network, image, names, meta, dynamic)
-    except (torch.onnx.errors.OnnxExporterError, torch._dynamo.exc.UserError) as error:
+    # Tracing runs the code of the network on symbols, which may raise anything.
+    except Exception as error:
         raise ValueError(_explain(error, file_format, dynamic)) from error
     write_atomically(content, path)
 
@@ -78,10 +84,6 @@ def _explain(error: Exception, file_format: str, dynamic: bool) -> str:
 
 
 def _onnx_bytes(network, image, names, meta, dynamic) -> bytes:
-    if sum(tensor.nbytes for tensor in network.state_dict().values()) >= _PROTOBUF_LIMIT:
-        raise ValueError(
-            'a network of more than 2 GB does not fit into one ONNX file; use --format torch-export'
-        )
     program = torch.onnx.export(
         network, (image,), dynamo=True, verbose=False, input_names=['image'], output_names=names,
         dynamic_shapes=(_AXES,) if dynamic else None,

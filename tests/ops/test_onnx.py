@@ -2,14 +2,16 @@
 
 import io
 
-import onnx
-import onnxruntime
 import pytest
 import torch
 from torch import nn
 
 from mmslak.ops import LargeKernelConv2d, decomposed_conv2d, depthwise_conv2d
 from mmslak.ops.depthwise import standard_operators
+
+# `make test-lowest` has PyTorch alone.
+onnx = pytest.importorskip('onnx')
+onnxruntime = pytest.importorskip('onnxruntime')
 
 AXES = {0: 'batch', 2: 'height', 3: 'width'}
 
