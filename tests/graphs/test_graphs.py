@@ -1,5 +1,6 @@
 """Trained models as files of ONNX and torch.export."""
 
+import argparse
 import io
 import json
 import sys
@@ -9,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from helpers import ROOT, randomise_as_trained, run_tool
+from mmengine.config import Config
 from torch import nn
 
 from mmslak.checkpoints import CheckpointError
@@ -16,7 +18,7 @@ from mmslak.cli.config import load_config
 from mmslak.graphs import FORMATS, ImageNetwork, build_network, load_graph, write_graph
 from mmslak.graphs.network import _AveragePool
 from mmslak.models import SLaK, build_model
-from mmslak.ops import depthwise
+from mmslak.ops import LargeKernelConv2d, depthwise
 
 CONFIGS = dict(
     classification='configs/sample/slak_nano_in1k.py',
@@ -39,11 +41,26 @@ class Features(nn.Module):
         return self.backbone(image / 255)
 
 
-@pytest.fixture(scope='module')
-def features():
-    network = randomise_as_trained(Features()).requires_grad_(False)
-    network.backbone.switch_to_deploy()
+class Tiny(nn.Module):
+    """One wide convolution, with two outputs of different sizes."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = LargeKernelConv2d(3, 3, (5, 21))
+
+    def forward(self, image):
+        x = self.conv(image / 255)
+        return x, x[:, :, ::4, ::4]
+
+
+def merged_features():
+    network = Features()
+    randomise_as_trained(network).backbone.switch_to_deploy()
     return network
+
+
+def in_evaluation(network):
+    return network.eval().requires_grad_(False)
 
 
 def trained(task):
@@ -55,16 +72,18 @@ def trained(task):
 
 
 @pytest.mark.parametrize('file_format', FORMATS)
-def test_outputs_and_meta_data(file_format, features, tmp_path):
+@pytest.mark.parametrize('make', [Tiny, pytest.param(merged_features, marks=pytest.mark.slow)])
+def test_outputs_and_meta_data(make, file_format, tmp_path):
+    torch.manual_seed(0)
+    network = in_evaluation(make())
     file = tmp_path / f'new/network{FORMATS[file_format]}'
     meta, names = dict(classes=['ä', 'b'], score=1.5), ['low', 'high']
-    torch.manual_seed(0)
-    write_graph(features, torch.rand(2, 3, 64, 96), file, file_format, names, meta, True)
+    write_graph(network, torch.rand(2, 3, 64, 96), file, file_format, names, meta, True)
     assert [path.name for path in file.parent.iterdir()] == [file.name]
     run = load_graph(file, file_format)
     for shape in ((2, 3, 64, 96), (1, 3, 100, 70), (3, 3, 65, 160)):
         image = 255 * torch.rand(shape)
-        for out, wanted in zip(run(image), features(image), strict=True):
+        for out, wanted in zip(run(image), network(image), strict=True):
             torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-4)
     if file_format == 'onnx':
         model = onnx.load(file)
@@ -81,9 +100,8 @@ def test_outputs_and_meta_data(file_format, features, tmp_path):
 
 @pytest.mark.parametrize('merged', [True, False])
 def test_torchscript_exporter(merged):
-    network = randomise_as_trained(Features()).requires_grad_(False)
-    if merged:
-        network.backbone.switch_to_deploy()
+    network = merged_features() if merged else randomise_as_trained(Features())
+    network = in_evaluation(network)
     file, axes = io.BytesIO(), {'image': {0: 'batch', 2: 'height', 3: 'width'}}
     example = torch.rand(1, 3, 64, 96)
     torch.onnx.export(
@@ -115,7 +133,7 @@ def test_pooling(size):
     torch.testing.assert_close(_AveragePool(size)(x), wanted)
 
 
-def test_classifier_scores_as_in_its_test(monkeypatch):
+def test_classifier_scores_as_in_its_test():
     cfg, checkpoint = trained('classification')
     network = build_network(cfg, checkpoint)
     assert (network.task, network.channel_order) == ('classification', 'RGB')
@@ -201,12 +219,42 @@ def test_command_line_with_one_window(tmp_path):
     assert meta['input']['shape'] == [1, 3, 128, 128]
 
 
-def test_differences_are_an_error(load_tool, monkeypatch, tmp_path, features):
+def test_differences_are_an_error(load_tool, monkeypatch):
     tool = load_tool('deploy/export.py')
     monkeypatch.setattr(tool, 'load_graph', lambda path, name: lambda x: [x + 0.01])
     args = type('Arguments', (), dict(out='m.onnx', format='onnx'))
     with pytest.raises(ValueError, match='do not use the file'):
-        tool.check(features, [torch.ones(1, 3, 64, 64)], [(torch.ones(1, 3, 64, 64),)], args)
+        tool.check(Tiny(), [torch.ones(1, 3, 64, 64)], [(torch.ones(1, 3, 64, 64),)], args)
+
+
+class Classifier(nn.Module):
+    """Stands for a classifier of MMPretrain."""
+
+    __module__ = 'mmpretrain.models'
+    data_preprocessor = nn.Identity()
+
+    def forward(self, x, mode):
+        return x.mean((2, 3))
+
+
+def test_without_onnx_runtime(load_tool, monkeypatch, tmp_path, capsys):
+    tool = load_tool('deploy/export.py')
+    monkeypatch.setattr(tool, 'build_network', lambda *_: ImageNetwork(Classifier()))
+    monkeypatch.setattr(tool, 'unavailable', lambda name, run: 'onnxruntime')
+    file = tmp_path / 'm.pt2'
+    args = dict(out=str(file), format='torch-export', shape=None, dynamic=False, checkpoint='c.pth')
+    cfg = Config(dict(crop_size=(64, 80)))
+    with pytest.raises(ValueError, match="the key 'task' of --meta is already used"):
+        tool.export_graph(argparse.Namespace(**args), cfg, dict(task=1), {})
+    assert not file.exists()
+    tool.export_graph(argparse.Namespace(**args), cfg, dict(score=1), {})
+    printed = capsys.readouterr().out
+    assert 'not compared with the model; to do so: pip install onnxruntime' in printed
+    extra = {'mmslak.json': ''}
+    torch.export.load(file, extra_files=extra)
+    meta = json.loads(extra['mmslak.json'])
+    assert meta['input']['shape'] == [1, 3, 64, 80] and meta['score'] == 1
+    assert meta['channel_order'] == 'BGR' and 'classes' not in meta
 
 
 def test_the_operator_is_used_outside_of_exports():
