@@ -116,8 +116,13 @@ TASKS = {
     'pretrain': ['mmpretrain>=1.2.0,<1.3', 'torchvision', 'lmdb'],
 }
 # timm has one network of the paper's tables that no toolbox has (tools/analysis/paper_tables.py).
-# auditwheel names the systems on which a wheel with compiled libraries runs.
-DEV = ['pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'import-linter', 'timm', 'auditwheel']
+DEV = [
+    *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'import-linter', 'timm'),
+    # The systems on which a wheel with compiled libraries runs.
+    'auditwheel',
+    # PyTorch's exporter to ONNX, and tests of its files.
+    *('onnx', 'onnxscript', 'onnxruntime'),
+]
 
 setup(
     name='mmslak',

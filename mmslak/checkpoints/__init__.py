@@ -4,7 +4,7 @@ from .architecture import describe
 from .backbone import backbone_prefix, load_backbone, load_classifier
 from .compare import Differences, compare
 from .errors import CheckpointError, UnsafeCheckpointError
-from .export import Exported, export_checkpoint, remove_initialisation
+from .export import Exported, dataset_meta, export_checkpoint, remove_initialisation
 from .initializer import PretrainedInit
 from .latest import has_checkpoint, latest_checkpoint, numbered_checkpoints
 from .loader import load_from_file
@@ -27,6 +27,7 @@ __all__ = [
     'UnsafeCheckpointError',
     'backbone_prefix',
     'compare',
+    'dataset_meta',
     'describe',
     'export_checkpoint',
     'find_checkpoint',

@@ -68,8 +68,13 @@ def export_checkpoint(
         default_scope=cfg.get('default_scope'),
         model=remove_initialisation(settings['model']),
         test_pipeline=settings['test_dataloader']['dataset']['pipeline'],
-        dataset_meta=_dataset_meta(settings, checkpoint, source),
+        dataset_meta=dataset_meta(cfg, checkpoint),
     )
+    if not meta['dataset_meta']:
+        raise ValueError(
+            f'{source} has no classes in meta.dataset_meta and the config has none in '
+            'test_dataloader.dataset.metainfo; add them there'
+        )
     if used := sorted(set(meta) & set(notes or {})):
         raise ValueError(f'the key {used[0]!r} of --meta is already used; choose another one')
     model, state = build_model(cfg), weights_of(checkpoint)
@@ -100,13 +105,18 @@ def remove_initialisation(settings: dict) -> dict:
     return settings
 
 
-def _dataset_meta(settings: Mapping, checkpoint: Mapping, source: str) -> dict:
-    dataset = settings['test_dataloader']['dataset']
-    candidates = ((checkpoint.get('meta') or {}).get('dataset_meta'), dataset.get('metainfo'))
-    for found in candidates:
+def dataset_meta(cfg: Config, checkpoint: Mapping) -> dict:
+    """Return the classes that a model was trained with and their colours, if they are known.
+
+    Args:
+        cfg (Config): Config of the model.
+        checkpoint (Mapping): From :func:`read_checkpoint`.
+
+    Returns:
+        dict: ``classes`` and ``palette``, from the checkpoint or else the config; may be empty.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    for found in ((checkpoint.get('meta') or {}).get('dataset_meta'), dataset.get('metainfo')):
         if found and found.get('classes'):
             return {key: found[key] for key in ('classes', 'palette') if key in found}
-    raise ValueError(
-        f'{source} has no classes in meta.dataset_meta and the config has none in '
-        'test_dataloader.dataset.metainfo; add them there'
-    )
+    return {}

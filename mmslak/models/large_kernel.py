@@ -141,6 +141,9 @@ class SpatialMixing(nn.Module):
 
     def _can_fuse(self) -> bool:
         """Return whether every norm is a batch norm that only scales and shifts its input."""
+        if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():
+            # torch.onnx.export(dynamo=False) needs constant kernels, and folds the norms itself.
+            return False
         norms = map(self._norm, self.branch_names)
         return all(norm is None or (_folds(norm) and not norm.training) for norm in norms)
 

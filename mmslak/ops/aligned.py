@@ -25,6 +25,8 @@ TENSOR_CORE_BYTES = 16
 #: copying the weights takes as long as the products.
 MIN_CHANNELS, MIN_ROWS = 96, 256
 _HALF = (torch.float16, torch.bfloat16)
+# PyTorch 2.5 lacks the function.
+_is_exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
 
 
 def aligned_width(width: int, dtype: torch.dtype, device: str) -> int:
@@ -54,11 +56,14 @@ def runs_aligned(x: Tensor, weights: list[Tensor], aligned: bool | str = 'auto')
         x (Tensor): Input of the first layer, of shape (..., C).
         weights (list[Tensor]): Weights of the two layers, of shapes (H, C) and (C, H).
         aligned (bool or str): One of :data:`CHOICES`. Layers that are already aligned, devices
-            other than CPUs and GPUs, subclasses of tensors, ``torch.jit.trace`` and the transforms
-            of ``torch.func`` are never padded.
+            other than CPUs and GPUs, subclasses of tensors, ``torch.jit.trace``, ``torch.export``
+            and the transforms of ``torch.func`` are never padded.
     """
     device = x.device.type
-    if not aligned or device not in ALIGNMENT or is_transformed() or torch.jit.is_tracing():
+    if not aligned or device not in ALIGNMENT or is_transformed():
+        return False
+    # In an exported network the choice would hold for all shapes, or would restrict them.
+    if torch.jit.is_tracing() or _is_exporting():
         return False
     dtype, autocast = compute_dtype(x), torch.is_autocast_enabled(device)
     for weight in weights:

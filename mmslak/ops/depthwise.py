@@ -24,6 +24,8 @@ from . import cpp, measured, native, pytorch
 #: of PyTorch; ``cpp`` is compiled for this CPU on first use; ``triton`` runs on GPUs.
 IMPLEMENTATIONS = ('auto', 'native', 'pytorch', 'cpp', 'triton')
 _HALF = (torch.float16, torch.bfloat16)
+#: Without compiled kernels, wide kernels of more than so many columns are transposed.
+SMALL_KERNEL = 7
 
 
 def depthwise_conv2d(
@@ -141,9 +143,17 @@ def _sum_of_convolutions(
     _check_tensors(x, weights, bias)
     if implementation == 'native' or is_transformed():
         return _sum_of_native(x, weights, bias)
+    if _is_exporting_to_onnx():
+        return standard_operators(x, weights, bias)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _Convolution.apply(x, bias, implementation, *weights)
     return _convolve(x, weights, bias, implementation)
+
+
+def _is_exporting_to_onnx() -> bool:
+    # The first two are fast, and false outside of any export.
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return traced and torch.onnx.is_in_onnx_export()
 
 
 def _needs_dispatcher(x: Tensor) -> bool:
@@ -241,6 +251,35 @@ def _sum_of_native(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Ten
     return out
 
 
+def standard_operators(
+    x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str = 'auto'
+) -> Tensor:
+    """Compute ``mmslak::depthwise_conv2d`` by operators of PyTorch, for exported networks.
+
+    ``torch.onnx.export`` uses this function by itself. For other formats, replace the operator in a
+    program of ``torch.export`` by
+    ``program.run_decompositions({torch.ops.mmslak.depthwise_conv2d.default: standard_operators})``.
+
+    Wide kernels are transposed, because not only PyTorch but also ONNX Runtime is faster with
+    tall ones on a CPU (``tools/benchmark/onnx_runtime.py``).
+
+    Args:
+        x (Tensor): Feature maps of shape (N, C, H, W).
+        weights (list[Tensor]): Kernels of shape (C, 1, kh, kw), kh and kw odd.
+        bias (Tensor, optional): Of shape (C,).
+        implementation (str): Not used.
+
+    Returns:
+        Tensor: The sum of the convolutions, of shape (N, C, H, W).
+    """
+    out = None
+    for weight in weights:
+        module = pytorch if max(weight.shape[-2:]) > SMALL_KERNEL else native
+        added = module.forward(x, weight, bias)
+        out, bias = added if out is None else out + added, None
+    return out
+
+
 def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> str:
     """Choose the implementation of ``auto`` by device, dtype and shape.
 
@@ -258,7 +297,7 @@ def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> s
     if x.device.type != 'cpu' or x.dtype not in (*_HALF, torch.float32, torch.float64):
         return 'native'
     if not cpp.available():
-        return 'pytorch' if max(kernel_size) > 7 else 'native'
+        return 'pytorch' if max(kernel_size) > SMALL_KERNEL else 'native'
     # In tools/benchmark/large_kernel.py PyTorch's convolution was faster for small kernels with
     # channels last, and for tall kernels on small feature maps with channels first.
     if x.is_contiguous(memory_format=torch.channels_last):

@@ -19,7 +19,9 @@ def forward(
 ) -> Tensor:
     """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, and add to ``add_to`` in place."""
     if weight.shape[-1] > weight.shape[-2]:
-        out = native.forward(x.mT.contiguous(), weight.mT.contiguous(), bias).mT
+        # ONNX from torch.jit.trace lacks mT.
+        x, weight = (t.transpose(2, 3).contiguous() for t in (x, weight))
+        out = native.forward(x, weight, bias).transpose(2, 3)
         return out if add_to is None else add_to.add_(out)
     return native.forward(x, weight, bias, add_to)
 
