@@ -73,7 +73,10 @@ class Swaps(list[Swap]):
         return f'milliseconds ({mode} mode)'
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the cells of the table: alike convolutions in one row, then the whole network."""
+        """Return the cells of the table.
+
+        Alike convolutions share a row with the times of one. Sums and the whole network follow.
+        """
         groups = {}
         for swap in self:
             alike = (swap.kernel_size, swap.shape, swap.before, swap.after, swap.swapped)
@@ -85,9 +88,16 @@ class Swaps(list[Swap]):
             )
             for (kernel, shape, before, after, swapped), number in groups.items()
         ]  # fmt: skip
-        count = sum(swap.swapped for swap in self)
-        times = _cells(self.before, self.after)
-        return [*rows, ('whole network', '', str(len(self)), *times, f'{count} of {len(self)}')]
+        count, swapped = str(len(self)), f'{sum(swap.swapped for swap in self)} of {len(self)}'
+        timed = [swap for swap in self if swap.before is not None]
+        before = sum(swap.before for swap in timed)
+        after = sum(swap.after if swap.swapped else swap.before for swap in timed)
+        convolutions = _cells(before or None, after)
+        return [
+            *rows,
+            ('all convolutions', '', count, *convolutions, swapped),
+            ('whole network', '', '', *_cells(self.before, self.after), ''),
+        ]
 
     def __str__(self) -> str:
         rows = [self.HEADS, *self.rows()]
