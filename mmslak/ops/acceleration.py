@@ -53,7 +53,7 @@ class Swaps(list[Swap]):
     Attributes:
         before (float or None): Milliseconds of the whole network before.
         after (float or None): Milliseconds of the whole network afterwards.
-        training (bool): Whether the network is in training mode. The times then include gradients.
+        training (bool): Whether the times include gradients, as in training mode.
         already (int): Number of convolutions that used this package's operator before.
     """
 
@@ -188,7 +188,7 @@ def accelerate(
         if type(module) is nn.Conv2d and 'forward' not in vars(module) and not unsuitable(module)
     }
     already = sum(isinstance(module, LargeKernelConv2d) for module in model.modules())
-    swaps, log = Swaps(model.training, already), log or (lambda item: None)
+    swaps, log = Swaps(_with_gradients(model), already), log or (lambda item: None)
     if already:
         log(f'convolutions that already use the operator of mmslak: {already}')
     if not found:
@@ -327,9 +327,14 @@ def _decide(
     return Swap(name, conv.kernel_size, shape, before, after, gains)
 
 
+def _with_gradients(module: nn.Module) -> bool:
+    """Return whether to time gradients. Inside torch.inference_mode there are none."""
+    return module.training and not torch.is_inference_mode_enabled()
+
+
 def _compare(conv: nn.Conv2d, example: _Example, implementation: str) -> tuple[float, float]:
     """Return the milliseconds of PyTorch's convolution and of the operator."""
-    device = conv.weight.device
+    device, gradients = conv.weight.device, _with_gradients(conv)
     x = torch.randn_like(example.x, device=device)
     parameters = [parameter for parameter in conv.parameters() if parameter.requires_grad]
     ours = copy.copy(conv)
@@ -346,11 +351,10 @@ def _compare(conv: nn.Conv2d, example: _Example, implementation: str) -> tuple[f
 
     def step(module: nn.Conv2d):
         def run() -> None:
-            with torch.set_grad_enabled(conv.training):
-                leaf = x.detach().requires_grad_(conv.training)
+            with torch.set_grad_enabled(gradients):
+                leaf = x.detach().requires_grad_(gradients)
                 out = forward(module, leaf)
-            # Nothing requires a gradient inside torch.inference_mode.
-            if out.requires_grad:
+            if gradients:
                 torch.autograd.grad(out, [leaf, *parameters], grad)
 
         return run
@@ -361,12 +365,14 @@ def _compare(conv: nn.Conv2d, example: _Example, implementation: str) -> tuple[f
 def _step(model: nn.Module, run: Callable[[], object]) -> Callable[[], None]:
     """Return a function that runs the example, in training mode with all gradients."""
 
+    gradients = _with_gradients(model)
+
     def step() -> None:
-        with torch.set_grad_enabled(model.training):
+        with torch.set_grad_enabled(gradients):
             found = tree_leaves(run())
         outputs = [x for x in found if isinstance(x, Tensor) and x.requires_grad]
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        if model.training and outputs and parameters:
+        if gradients and outputs and parameters:
             ones = [torch.ones_like(x) for x in outputs]
             # Unlike backward(), this leaves the gradients of the parameters as they are.
             torch.autograd.grad(outputs, parameters, ones, allow_unused=True)
