@@ -150,7 +150,7 @@ def make_table(rows: list[dict]) -> Table:
             f'{row["found"]}, {row["replaced"]}',
             f'{row["convolutions_before"]:.0f}', f'{row["convolutions_after"]:.0f}',
             f'{row["before"]:.0f}', f'{row["after"]:.0f}', f'{row["before"] / row["after"]:.2f}',
-            '' if difference is None else f'{difference:.0e}',
+            '' if difference is None else f'{difference:.0e}' if difference else '0',
         )  # fmt: skip
     return table
 
