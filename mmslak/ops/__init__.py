@@ -1,7 +1,8 @@
 """Depth-wise convolution with very large kernels, fast on CPUs and GPUs, without a build step."""
 
+from .acceleration import accelerate
 from .depthwise import IMPLEMENTATIONS, decomposed_conv2d, depthwise_conv2d
-from .modules import LargeKernelConv2d, accelerate
+from .modules import LargeKernelConv2d
 
 __all__ = [
     'IMPLEMENTATIONS',

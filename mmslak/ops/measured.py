@@ -314,7 +314,7 @@ def _choose(task: str, tensors: tuple[Tensor, Tensor], kernel: tuple[int, int]) 
     if torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic:
         return STATIC
     combination, shape = _combination(task, tensors, kernel), tuple(x.shape)
-    if _several_ranks():
+    if several_ranks():
         return _find(combination, shape, _stored()) or STATIC
     choice = _find(combination, shape, _state.measured, _stored())
     if choice is not None:
@@ -457,7 +457,8 @@ def _is_capturing(x: Tensor) -> bool:
     return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
-def _several_ranks() -> bool:
+def several_ranks() -> bool:
+    """Return whether this process is one of several in a distributed training."""
     distributed = torch.distributed
     return (
         distributed.is_available()
