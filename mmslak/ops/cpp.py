@@ -21,7 +21,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,7 +48,11 @@ _SMALL = 1 << 19
 
 
 def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    add_to: Tensor | None = None,
+    dilation: Sequence[int] = (1, 1),
 ) -> Tensor:
     """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, in float32 or float64.
 
@@ -58,6 +62,7 @@ def forward(
         bias (Tensor, optional): Of shape (C,).
         add_to (Tensor, optional): Dense tensor of the shape of ``x``; the result is added to it
             in place.
+        dilation (Sequence[int]): Vertical and horizontal distance of neighbouring weights.
 
     Returns:
         Tensor: ``add_to``, or a new tensor in the memory format of ``x``.
@@ -71,18 +76,20 @@ def forward(
     bias = None if bias is None else bias.contiguous()
     out = torch.empty_like(x) if add_to is None else add_to
     _call(
-        'forward', x, weight.shape[-2:],
+        'forward', x, weight.shape[-2:], dilation,
         *_strided(x), _pointer(weight), _pointer(bias), *_strided(out),
         ctypes.c_int(add_to is not None),
     )  # fmt: skip
     return out
 
 
-def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+def weight_gradient(
+    x: Tensor, grad: Tensor, kernel_size: tuple[int, int], dilation: Sequence[int] = (1, 1)
+) -> Tensor:
     """Return the gradient of the kernels, (C, 1, kh, kw), for ``grad`` of the output."""
     _check_dtypes(x, grad)
     out = x.new_empty(x.shape[1], 1, *kernel_size)
-    _call('gradient', x, kernel_size, *_strided(x), *_strided(grad), _pointer(out))
+    _call('gradient', x, kernel_size, dilation, *_strided(x), *_strided(grad), _pointer(out))
     return out
 
 
@@ -98,13 +105,17 @@ def _check_dtypes(x: Tensor, *others: Tensor | None) -> None:
             raise ValueError(f'all tensors must have the dtype of x, {x.dtype}, got {tensor.dtype}')
 
 
-def _call(task: str, x: Tensor, kernel_size: tuple[int, int], *arguments) -> None:
+def _call(
+    task: str, x: Tensor, kernel_size: tuple[int, int], dilation: Sequence[int], *arguments
+) -> None:
     # Python integers cannot overflow.
     work = x.numel() * kernel_size[0] * kernel_size[1]
     threads = 1 if work < _SMALL else torch.get_num_threads()
+    # With any larger dilation, too, only the central weights meet the feature map.
+    dilation = [min(step, size) for step, size in zip(dilation, x.shape[-2:], strict=True)]
     failed = _Threads.call(
         threads, getattr(_library(), f'mmslak_{task}_{_SUFFIX[x.dtype]}'),
-        _integers(x.shape), _integers(kernel_size), *arguments,
+        _integers(x.shape), _integers(kernel_size), _integers(dilation), *arguments,
         ctypes.c_int64(threads), _Threads.parallel,
     )  # fmt: skip
     if failed:

@@ -1,4 +1,5 @@
-// Depth-wise convolution with large kernels, stride 1 and "same" zero padding, for CPUs.
+// Depth-wise convolution with large kernels, stride 1, any dilation and "same" zero padding, for
+// CPUs.
 //
 // A vector holds the values of several channels at one position, one channel in each lane. Nothing
 // is shuffled inside a vector, and padding costs nothing. A few lines of the feature map at a time
@@ -11,7 +12,8 @@
 // In the forward pass, s is a row of the kernel, v is a line of the feature map and out is a block
 // of neighbouring outputs. For the gradient of the kernel, s is a line of the gradient of the
 // output, v is a line of the feature map and out is a block of neighbouring weights. The gradient
-// of the feature map is the forward pass with the flipped kernel.
+// of the feature map is the forward pass with the flipped kernel. With a dilation d, the index of v
+// is d * u + t in the forward pass and u + d * t for the gradient of the kernel.
 //
 // Neither PyTorch's headers nor the C++ runtime nor OpenMP is needed. The caller passes a function
 // of the OpenMP runtime that PyTorch uses, so that both use the same threads.
@@ -78,6 +80,7 @@ struct Problem {
 
   int64_t images, channels, lines, length;  // of the feature maps
   int64_t rows, taps;                       // sides of the kernel across lines and along lines
+  int64_t row_step, tap_step;               // dilation across lines and along lines
   FeatureMaps<const T> x;
   FeatureMaps<const T> grad;  // gradient of the kernel only
   FeatureMaps<T> y;           // forward only
@@ -96,33 +99,45 @@ struct Problem {
   int64_t chunks() const { return ceil_div(lines, chunk); }
   int64_t half_rows() const { return rows / 2; }
   int64_t half_taps() const { return taps / 2; }
+  // Lines that a line of outputs needs on each side of it, and in total.
+  int64_t reach() const { return half_rows() * row_step; }
+  int64_t span() const { return (rows - 1) * row_step + 1; }
   // Size of the blocks if `extent` outputs or taps are split evenly into blocks of at most kBlock.
-  int64_t block(int64_t extent) const { return ceil_div(extent, ceil_div(extent, kBlock)); }
+  int64_t block(int64_t extent, int64_t most = kBlock) const {
+    return ceil_div(extent, ceil_div(extent, most));
+  }
+  // Blocks of dilated taps are not much longer than a line.
+  int64_t block_of_taps() const {
+    return block(taps, tap_step == 1 ? kBlock : min(kBlock, 1 + 2 * length / tap_step));
+  }
 };
 
-template <typename V, int P>
-inline void correlate(V *out, const V *s, int64_t s_step, const V *v, int64_t v_step,
-                      int64_t lines, int64_t count) {
+// Adds s[u] * v[u_step * u + t_step * t] to out[t], for `count` values of u in each of some lines.
+// t_step is 1 unless kSpread is set.
+template <typename V, int P, bool kSpread>
+inline void correlate(V *out, const V *s, int64_t s_line, const V *v, int64_t v_line,
+                      int64_t lines, int64_t count, int64_t u_step, int64_t t_step) {
   V sum[P];
   for (int t = 0; t < P; ++t) sum[t] = out[t];
-  for (int64_t i = 0; i < lines; ++i, s += s_step, v += v_step) {
-    for (int64_t u = 0; u < count; ++u) {
+  for (int64_t i = 0; i < lines; ++i, s += s_line, v += v_line) {
+    const V *from = v;
+    for (int64_t u = 0; u < count; ++u, from += u_step) {
       const V a = s[u];
 #pragma GCC unroll 16
-      for (int t = 0; t < P; ++t) sum[t] += a * v[u + t];
+      for (int t = 0; t < P; ++t) sum[t] += a * from[kSpread ? t * t_step : t];
     }
   }
   for (int t = 0; t < P; ++t) out[t] = sum[t];
 }
 
 // Calls `correlate` for an out of `width` vectors, 1 to kBlock.
-template <typename V>
-void correlate(V *out, int64_t width, const V *s, int64_t s_step, const V *v, int64_t v_step,
-               int64_t lines, int64_t count) {
+template <bool kSpread, typename V>
+void correlate(V *out, int64_t width, const V *s, int64_t s_line, const V *v, int64_t v_line,
+               int64_t lines, int64_t count, int64_t u_step, int64_t t_step) {
   switch (width) {
-#define CASE(P)                                               \
-  case P:                                                     \
-    correlate<V, P>(out, s, s_step, v, v_step, lines, count); \
+#define CASE(P)                                                                        \
+  case P:                                                                              \
+    correlate<V, P, kSpread>(out, s, s_line, v, v_line, lines, count, u_step, t_step); \
     break;
     CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7)
 #if defined(__AVX512F__) || defined(__aarch64__)
@@ -350,7 +365,7 @@ void forward_worker(void *data) {
   Problem<T> &p = *static_cast<Problem<T> *>(data);
   const int64_t block = p.block(p.length), pad = block - 1, pitch = p.length + 2 * pad;
   const int64_t blocks = p.channel_blocks(), chunks = p.chunks();
-  const int64_t tile_lines = min(p.lines, p.chunk + p.rows - 1);
+  const int64_t tile_lines = min(p.lines, p.chunk + p.span() - 1);
   V *tile = allocate<T>(tile_lines * pitch), *out = allocate<T>(p.chunk * p.length);
   V *kernel = allocate<T>(p.rows * p.taps);
   if (!tile || !out || !kernel) {
@@ -367,8 +382,8 @@ void forward_worker(void *data) {
     // Blocks of channels change slowest. Each thread packs the kernels that it uses.
     const int64_t b = work / (p.images * chunks), n = work / chunks % p.images;
     const int64_t first = work % chunks * p.chunk, last = min(p.lines, first + p.chunk);
-    const int64_t from = max(0, first - p.half_rows());
-    const int64_t to = min(p.lines, last + p.half_rows());
+    const int64_t from = max(0, first - p.reach());
+    const int64_t to = min(p.lines, last + p.reach());
     if (b != packed) {
       pack_kernel(p, b, kernel);
       packed = b;
@@ -380,19 +395,20 @@ void forward_worker(void *data) {
     }
     pack(p, p.x, n, b * p.lanes, from, to, tile + pad, pitch);
     for (int64_t line = first; line < last; ++line) {
-      const int64_t top = max(0, p.half_rows() - line);
-      const int64_t bottom = min(p.rows, p.lines + p.half_rows() - line);
+      // Rows of the kernel that are inside the feature map.
+      const int64_t top = max(0, p.half_rows() - line / p.row_step);
+      const int64_t bottom = min(p.rows, p.half_rows() + (p.lines - 1 - line) / p.row_step + 1);
+      const V *nearest = tile + (line - from + (top - p.half_rows()) * p.row_step) * pitch + pad;
       for (int64_t start = 0; start < p.length;) {
         const int64_t width = min(block, p.length - start);
         // Skip the taps that are outside the line for the whole block.
-        const int64_t left = max(0, p.half_taps() - start - width + 1);
-        const int64_t right = min(p.taps, p.length + p.half_taps() - start);
+        const int64_t left = max(0, p.half_taps() - (start + width - 1) / p.tap_step);
+        const int64_t right = min(p.taps, p.half_taps() + (p.length - 1 - start) / p.tap_step + 1);
         V *sums = out + (line - first) * p.length + start;
         for (int64_t t = 0; t < width; ++t) sums[t] = bias;
-        correlate(sums, width, kernel + top * p.taps + left, p.taps,
-                  tile + (line + top - p.half_rows() - from) * pitch + pad + start + left -
-                      p.half_taps(),
-                  pitch, bottom - top, right - left);
+        correlate<false>(sums, width, kernel + top * p.taps + left, p.taps,
+                         nearest + start + (left - p.half_taps()) * p.tap_step,
+                         p.row_step * pitch, bottom - top, right - left, p.tap_step, 1);
         start += width;
       }
     }
@@ -408,9 +424,10 @@ template <typename T>
 void gradient_worker(void *data) {
   typedef typename Vec<T>::type V;
   Problem<T> &p = *static_cast<Problem<T> *>(data);
-  const int64_t block = p.block(p.taps), pad = block - 1, pitch = p.length + 2 * pad;
+  const int64_t block = p.block_of_taps(), pad = p.tap_step * (block - 1);
+  const int64_t pitch = p.length + 2 * pad;
   const int64_t blocks = p.channel_blocks(), slices = p.images * p.chunks();
-  const int64_t tile_lines = min(p.lines, p.chunk + p.rows - 1);
+  const int64_t tile_lines = min(p.lines, p.chunk + p.span() - 1);
   V *tile = allocate<T>(tile_lines * pitch), *grad = allocate<T>(p.chunk * p.length);
   if (!tile || !grad) {
     p.failed = 1;
@@ -429,24 +446,29 @@ void gradient_worker(void *data) {
     for (int64_t slice = group * slices / p.groups; slice < end; ++slice) {
       const int64_t n = slice / p.chunks();
       const int64_t first = slice % p.chunks() * p.chunk, last = min(p.lines, first + p.chunk);
-      const int64_t from = max(0, first - p.half_rows());
-      const int64_t to = min(p.lines, last + p.half_rows());
+      const int64_t from = max(0, first - p.reach());
+      const int64_t to = min(p.lines, last + p.reach());
       pack(p, p.x, n, b * p.lanes, from, to, tile + pad, pitch);
       pack(p, p.grad, n, b * p.lanes, first, last, grad, p.length);
       for (int64_t row = 0; row < p.rows; ++row) {
-        const int64_t top = max(first, p.half_rows() - row);
-        const int64_t bottom = min(last, p.lines + p.half_rows() - row);
+        const int64_t down = (row - p.half_rows()) * p.row_step;
+        const int64_t top = max(first, -down), bottom = min(last, p.lines - down);
         if (top >= bottom) continue;
         for (int64_t start = 0; start < p.taps;) {
           const int64_t width = min(block, p.taps - start);
-          const int64_t left = max(0, p.half_taps() - start - width + 1);
-          const int64_t right = min(p.length, p.length + p.half_taps() - start);
+          const int64_t shift = (start - p.half_taps()) * p.tap_step;  // of the first tap
+          // Skip the positions for which all taps of the block are outside the line.
+          const int64_t left = max(0, -shift - (width - 1) * p.tap_step);
+          const int64_t right = min(p.length, p.length - shift);
           if (left < right) {
-            correlate(sums + row * p.taps + start, width, grad + (top - first) * p.length + left,
-                      p.length,
-                      tile + (top + row - p.half_rows() - from) * pitch + pad + left + start -
-                          p.half_taps(),
-                      pitch, bottom - top, right - left);
+            const V *s = grad + (top - first) * p.length + left;
+            const V *v = tile + (top + down - from) * pitch + pad + left + shift;
+            V *out = sums + row * p.taps + start;
+            if (p.tap_step == 1)
+              correlate<false>(out, width, s, p.length, v, pitch, bottom - top, right - left, 1, 1);
+            else
+              correlate<true>(out, width, s, p.length, v, pitch, bottom - top, right - left, 1,
+                              p.tap_step);
           }
           start += width;
         }
@@ -480,8 +502,9 @@ void run(void (*worker)(void *), Problem<T> &p, int64_t threads, ParallelFn para
 }
 
 template <typename T>
-Problem<T> make_problem(const int64_t *shape, const int64_t *kernel, const T *x,
-                        const int64_t *x_stride, int transposed) {
+Problem<T> make_problem(const int64_t *shape, const int64_t *kernel, const int64_t *dilation,
+                        const T *x, const int64_t *x_stride) {
+  const int transposed = kernel[0] > kernel[1];
   Problem<T> p = {};
   p.images = shape[0];
   p.channels = shape[1];
@@ -489,6 +512,8 @@ Problem<T> make_problem(const int64_t *shape, const int64_t *kernel, const T *x,
   p.length = shape[transposed ? 2 : 3];
   p.rows = kernel[transposed ? 1 : 0];
   p.taps = kernel[transposed ? 0 : 1];
+  p.row_step = dilation[transposed ? 1 : 0];
+  p.tap_step = dilation[transposed ? 0 : 1];
   p.transposed = transposed;
   p.x = {x, x_stride[0], x_stride[1], x_stride[transposed ? 3 : 2], x_stride[transposed ? 2 : 3]};
   return p;
@@ -498,16 +523,16 @@ template <typename T>
 int64_t lines_of_a_tile(const Problem<T> &p, int64_t pitch) {
   const int64_t fitting = kTileBytes / (pitch * VECTOR_BYTES);
   // A chunk has at least as many lines as are read again for its neighbours.
-  return max(1, min(p.lines, max(fitting - p.rows + 1, p.rows - 1)));
+  return max(1, min(p.lines, max(fitting - p.span() + 1, p.span() - 1)));
 }
 
 template <typename T>
-int forward(const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,
-            const T *weight, const T *bias, T *y, const int64_t *y_stride, int accumulate,
-            int64_t threads, ParallelFn parallel) {
-  const int transposed = kernel[0] > kernel[1];
-  Problem<T> p = make_problem(shape, kernel, x, x_stride, transposed);
-  p.y = {y, y_stride[0], y_stride[1], y_stride[transposed ? 3 : 2], y_stride[transposed ? 2 : 3]};
+int forward(const int64_t *shape, const int64_t *kernel, const int64_t *dilation, const T *x,
+            const int64_t *x_stride, const T *weight, const T *bias, T *y, const int64_t *y_stride,
+            int accumulate, int64_t threads, ParallelFn parallel) {
+  Problem<T> p = make_problem(shape, kernel, dilation, x, x_stride);
+  p.y = {y, y_stride[0], y_stride[1], y_stride[p.transposed ? 3 : 2],
+         y_stride[p.transposed ? 2 : 3]};
   p.weight = weight;
   p.bias = bias;
   p.accumulate = accumulate;
@@ -515,20 +540,19 @@ int forward(const int64_t *shape, const int64_t *kernel, const T *x, const int64
   const int64_t pieces = p.images * p.channel_blocks();
   // Small pieces of work keep all threads busy until the end. They do not change the result.
   if (pieces < 4 * threads)
-    p.chunk = max(min(p.chunk, p.rows), min(p.chunk, ceil_div(p.lines * pieces, 4 * threads)));
+    p.chunk = max(min(p.chunk, p.span()), min(p.chunk, ceil_div(p.lines * pieces, 4 * threads)));
   run(forward_worker<T>, p, threads, parallel);
   return p.failed;
 }
 
 template <typename T>
-int gradient(const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,
-             const T *grad, const int64_t *grad_stride, T *result, int64_t threads,
-             ParallelFn parallel) {
-  const int transposed = kernel[0] > kernel[1];
-  Problem<T> p = make_problem(shape, kernel, x, x_stride, transposed);
-  p.grad = {grad, grad_stride[0], grad_stride[1], grad_stride[transposed ? 3 : 2],
-            grad_stride[transposed ? 2 : 3]};
-  p.chunk = lines_of_a_tile(p, 2 * p.length + 2 * (p.block(p.taps) - 1));
+int gradient(const int64_t *shape, const int64_t *kernel, const int64_t *dilation, const T *x,
+             const int64_t *x_stride, const T *grad, const int64_t *grad_stride, T *result,
+             int64_t threads, ParallelFn parallel) {
+  Problem<T> p = make_problem(shape, kernel, dilation, x, x_stride);
+  p.grad = {grad, grad_stride[0], grad_stride[1], grad_stride[p.transposed ? 3 : 2],
+            grad_stride[p.transposed ? 2 : 3]};
+  p.chunk = lines_of_a_tile(p, 2 * p.length + 2 * p.tap_step * (p.block_of_taps() - 1));
   const int64_t blocks = p.channel_blocks();
   p.groups = min(p.images * p.chunks(), ceil_div(kPartials, blocks));
   p.partial = allocate<T>(p.groups * blocks * p.rows * p.taps);
@@ -542,19 +566,20 @@ int gradient(const int64_t *shape, const int64_t *kernel, const T *x, const int6
 
 }  // namespace
 
-#define EXPORT(NAME, T)                                                                           \
-  extern "C" int mmslak_forward_##NAME(                                                           \
-      const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,           \
-      const T *weight, const T *bias, T *y, const int64_t *y_stride, int accumulate,              \
-      int64_t threads, ParallelFn parallel) {                                                     \
-    return forward<T>(shape, kernel, x, x_stride, weight, bias, y, y_stride, accumulate, threads, \
-                      parallel);                                                                  \
-  }                                                                                               \
-  extern "C" int mmslak_gradient_##NAME(                                                          \
-      const int64_t *shape, const int64_t *kernel, const T *x, const int64_t *x_stride,           \
-      const T *grad, const int64_t *grad_stride, T *result, int64_t threads,                      \
-      ParallelFn parallel) {                                                                      \
-    return gradient<T>(shape, kernel, x, x_stride, grad, grad_stride, result, threads, parallel); \
+#define EXPORT(NAME, T)                                                                            \
+  extern "C" int mmslak_forward_##NAME(                                                            \
+      const int64_t *shape, const int64_t *kernel, const int64_t *dilation, const T *x,            \
+      const int64_t *x_stride, const T *weight, const T *bias, T *y, const int64_t *y_stride,      \
+      int accumulate, int64_t threads, ParallelFn parallel) {                                      \
+    return forward<T>(shape, kernel, dilation, x, x_stride, weight, bias, y, y_stride, accumulate, \
+                      threads, parallel);                                                          \
+  }                                                                                                \
+  extern "C" int mmslak_gradient_##NAME(                                                           \
+      const int64_t *shape, const int64_t *kernel, const int64_t *dilation, const T *x,            \
+      const int64_t *x_stride, const T *grad, const int64_t *grad_stride, T *result,               \
+      int64_t threads, ParallelFn parallel) {                                                      \
+    return gradient<T>(shape, kernel, dilation, x, x_stride, grad, grad_stride, result, threads,   \
+                       parallel);                                                                  \
   }
 
 EXPORT(float, float)

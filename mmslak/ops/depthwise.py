@@ -9,6 +9,7 @@ any order therefore consist of these two operators.
 import functools
 import math
 import os
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +30,11 @@ SMALL_KERNEL = 7
 
 
 def depthwise_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, implementation: str = 'auto'
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    implementation: str = 'auto',
+    dilation: int | tuple[int, int] = 1,
 ) -> Tensor:
     """Convolve each channel with its own kernel, with stride 1 and "same" zero padding.
 
@@ -44,15 +49,18 @@ def depthwise_conv2d(
         bias (Tensor, optional): Of shape (C,).
         implementation (str): One of :data:`IMPLEMENTATIONS`; the environment variable
             ``MMSLAK_DEPTHWISE`` replaces ``auto``.
+        dilation (int or tuple[int, int]): Vertical and horizontal distance of neighbouring
+            weights, in positions of the feature map. The zero padding is
+            ``dilation * (k - 1) / 2`` on each side.
 
     Returns:
         Tensor: Shape (N, C, H, W), in the memory format of ``x``.
 
     Raises:
-        ValueError: For an unknown implementation, one that cannot run on this device, or
-            tensors whose shapes, dtypes or devices do not fit.
+        ValueError: For an unknown implementation, one that cannot run on this device, a dilation
+            that is not positive, or tensors whose shapes, dtypes or devices do not fit.
     """
-    return _sum_of_convolutions(x, [weight], bias, implementation)
+    return _sum_of_convolutions(x, [weight], bias, implementation, dilation)
 
 
 def decomposed_conv2d(
@@ -62,6 +70,7 @@ def decomposed_conv2d(
     small: Tensor | None = None,
     bias: Tensor | None = None,
     implementation: str = 'auto',
+    dilation: int | tuple[int, int] = 1,
 ) -> Tensor:
     """Sum depth-wise convolutions with an M x N, an N x M and an N x N kernel (paper, section 4).
 
@@ -74,6 +83,7 @@ def decomposed_conv2d(
         small (Tensor, optional): Shape (C, 1, N, N), or any that fits inside ``tall``.
         bias (Tensor, optional): Of shape (C,).
         implementation (str): As for :func:`depthwise_conv2d`.
+        dilation (int or tuple[int, int]): Of all three kernels, as for :func:`depthwise_conv2d`.
 
     Returns:
         Tensor: Shape (N, C, H, W), in the memory format of ``x``.
@@ -83,7 +93,7 @@ def decomposed_conv2d(
     """
     if small is not None:
         tall = add_centred(tall, small)
-    return _sum_of_convolutions(x, [tall, wide], bias, implementation)
+    return _sum_of_convolutions(x, [tall, wide], bias, implementation, dilation)
 
 
 def add_centred(weight: Tensor, small: Tensor) -> Tensor:
@@ -131,9 +141,13 @@ def resolve(implementation: str) -> str:
 
 
 def _sum_of_convolutions(
-    x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str
+    x: Tensor,
+    weights: list[Tensor],
+    bias: Tensor | None,
+    implementation: str,
+    dilation: int | tuple[int, int],
 ) -> Tensor:
-    implementation = resolve(implementation)
+    implementation, dilation = resolve(implementation), _pair(dilation)
     device = x.device.type
     autocast = device != 'meta' and torch.is_autocast_enabled(device)
     if autocast and x.dtype != torch.float64:
@@ -142,12 +156,19 @@ def _sum_of_convolutions(
         weights = [weight.to(dtype) for weight in weights]
     _check_tensors(x, weights, bias)
     if implementation == 'native' or is_transformed():
-        return _sum_of_native(x, weights, bias)
+        return _sum_of_native(x, weights, bias, dilation)
     if _is_exporting_to_onnx():
-        return standard_operators(x, weights, bias)
+        return standard_operators(x, weights, bias, dilation=dilation)
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        return _Convolution.apply(x, bias, implementation, *weights)
-    return _convolve(x, weights, bias, implementation)
+        return _Convolution.apply(x, bias, implementation, dilation, *weights)
+    return _convolve(x, weights, bias, implementation, dilation)
+
+
+def _pair(dilation: int | tuple[int, int]) -> tuple[int, int]:
+    steps = (dilation, dilation) if isinstance(dilation, int) else tuple(dilation)
+    if len(steps) != 2 or not all(isinstance(step, int) and step > 0 for step in steps):
+        raise ValueError(f'dilation must be a positive int or two of them, got {dilation!r}')
+    return steps
 
 
 def _is_exporting_to_onnx() -> bool:
@@ -174,17 +195,30 @@ def _needs_dispatcher(x: Tensor) -> bool:
     )
 
 
-def _convolve(x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str) -> Tensor:
+def _convolve(
+    x: Tensor,
+    weights: list[Tensor],
+    bias: Tensor | None,
+    implementation: str,
+    dilation: Sequence[int],
+) -> Tensor:
     run = torch.ops.mmslak.depthwise_conv2d if _needs_dispatcher(x) else _forward
-    return run(x, weights, bias, implementation)
+    return run(x, weights, bias, implementation, dilation)
 
 
-def _differentiate(x: Tensor, grad: Tensor, height: int, width: int, implementation: str) -> Tensor:
+def _differentiate(
+    x: Tensor,
+    grad: Tensor,
+    height: int,
+    width: int,
+    implementation: str,
+    dilation: Sequence[int],
+) -> Tensor:
     """Return the gradient of one kernel."""
     run = torch.ops.mmslak.depthwise_conv2d_weight_gradient
     if not (_needs_dispatcher(x) or _needs_dispatcher(grad)):
         run = _weight_gradient
-    return run(x, grad, height, width, implementation)
+    return run(x, grad, height, width, implementation, dilation)
 
 
 class _Convolution(torch.autograd.Function):
@@ -195,15 +229,15 @@ class _Convolution(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, bias, implementation, *weights):
-        _save(ctx, (x, weights, bias, implementation), None)
-        return _convolve(x, weights, bias, implementation)
+    def forward(ctx, x, bias, implementation, dilation, *weights):
+        _save(ctx, (x, weights, bias, implementation, dilation), None)
+        return _convolve(x, weights, bias, implementation, dilation)
 
     @staticmethod
     def backward(ctx, grad):
-        needs_x, needs_bias, _, *needs_weights = ctx.needs_input_grad
+        needs_x, needs_bias, _, _, *needs_weights = ctx.needs_input_grad
         x_grad, weight_grads, bias_grad = _gradients(ctx, grad, needs_x, needs_weights, needs_bias)
-        return x_grad, bias_grad, None, *weight_grads
+        return x_grad, bias_grad, None, None, *weight_grads
 
 
 def is_transformed() -> bool:
@@ -243,16 +277,22 @@ def _check_tensors(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Non
             )
 
 
-def _sum_of_native(x: Tensor, weights: list[Tensor], bias: Tensor | None) -> Tensor:
+def _sum_of_native(
+    x: Tensor, weights: list[Tensor], bias: Tensor | None, dilation: Sequence[int]
+) -> Tensor:
     first, *others = weights
-    out = native.forward(x, first, bias)
+    out = native.forward(x, first, bias, dilation=dilation)
     for weight in others:
-        out = out + native.forward(x, weight)
+        out = out + native.forward(x, weight, dilation=dilation)
     return out
 
 
 def standard_operators(
-    x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str = 'auto'
+    x: Tensor,
+    weights: list[Tensor],
+    bias: Tensor | None,
+    implementation: str = 'auto',
+    dilation: Sequence[int] = (1, 1),
 ) -> Tensor:
     """Compute ``mmslak::depthwise_conv2d`` by operators of PyTorch, for exported networks.
 
@@ -268,6 +308,7 @@ def standard_operators(
         weights (list[Tensor]): Kernels of shape (C, 1, kh, kw), kh and kw odd.
         bias (Tensor, optional): Of shape (C,).
         implementation (str): Not used.
+        dilation (Sequence[int]): Steps between the weights along height and width.
 
     Returns:
         Tensor: The sum of the convolutions, of shape (N, C, H, W).
@@ -275,25 +316,31 @@ def standard_operators(
     out = None
     for weight in weights:
         module = pytorch if max(weight.shape[-2:]) > SMALL_KERNEL else native
-        added = module.forward(x, weight, bias)
+        added = module.forward(x, weight, bias, dilation=dilation)
         out, bias = added if out is None else out + added, None
     return out
 
 
-def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> str:
+def choose(
+    x: Tensor,
+    kernel_size: tuple[int, int],
+    gradient: bool = False,
+    dilation: Sequence[int] = (1, 1),
+) -> str:
     """Choose the implementation of ``auto`` by device, dtype and shape.
 
     Args:
         x (Tensor): The feature map, of shape (N, C, H, W).
         kernel_size (tuple[int, int]): Height and width of the kernel.
         gradient (bool): Choose for the gradient of the kernel instead of the convolution.
+        dilation (Sequence[int]): Vertical and horizontal distance of neighbouring weights.
 
     Returns:
         str: ``native``, ``pytorch``, ``cpp``, or ``measured``, which chooses between ``native`` and
         ``triton`` by timing both.
     """
     if x.device.type == 'cuda':
-        return 'measured' if measured.is_worthwhile(x, kernel_size) else 'native'
+        return 'measured' if measured.is_worthwhile(x, kernel_size, dilation) else 'native'
     if x.device.type != 'cpu' or x.dtype not in (*_HALF, torch.float32, torch.float64):
         return 'native'
     if not cpp.available():
@@ -310,9 +357,15 @@ def choose(x: Tensor, kernel_size: tuple[int, int], gradient: bool = False) -> s
 _MODULES = {'native': native, 'pytorch': pytorch, 'cpp': cpp, 'measured': measured}
 
 
-def _implementation(x: Tensor, kernel_size: tuple[int, int], asked: str, gradient: bool = False):
+def _implementation(
+    x: Tensor,
+    kernel_size: tuple[int, int],
+    asked: str,
+    dilation: Sequence[int],
+    gradient: bool = False,
+):
     """Return the module of the implementation, with its ``forward`` and ``weight_gradient``."""
-    name = choose(x, kernel_size, gradient) if asked == 'auto' else asked
+    name = choose(x, kernel_size, gradient, dilation) if asked == 'auto' else asked
     if name == 'cpp' and (x.device.type != 'cpu' or not cpp.available()):
         raise ValueError(
             "implementation='cpp' needs tensors on the CPU and a C++ compiler (g++, clang++, c++ "
@@ -352,31 +405,44 @@ def _outside_autocast(function):
 
 
 @_outside_autocast
-def _forward(x: Tensor, weights: list[Tensor], bias: Tensor | None, implementation: str) -> Tensor:
+def _forward(
+    x: Tensor,
+    weights: list[Tensor],
+    bias: Tensor | None,
+    implementation: str,
+    dilation: Sequence[int] = (1, 1),
+) -> Tensor:
     if not x.numel():
         return torch.empty_like(x)
-    modules = [_implementation(x, weight.shape[-2:], implementation) for weight in weights]
+    modules = [_implementation(x, w.shape[-2:], implementation, dilation) for w in weights]
     if any(_widened(x, module) for module in modules):
         weights = [weight.float() for weight in weights]
         bias = None if bias is None else bias.float()
-        return _laid_out(_forward(x.float(), weights, bias, implementation), x).to(x.dtype)
+        out = _forward(x.float(), weights, bias, implementation, dilation)
+        return _laid_out(out, x).to(x.dtype)
     out = None
     for module, weight in zip(modules, weights, strict=True):
-        out = _laid_out(module.forward(x, weight, bias, out), x)
+        out = _laid_out(module.forward(x, weight, bias, out, dilation=dilation), x)
         bias = None
     return out
 
 
 @_outside_autocast
 def _weight_gradient(
-    x: Tensor, grad: Tensor, height: int, width: int, implementation: str
+    x: Tensor,
+    grad: Tensor,
+    height: int,
+    width: int,
+    implementation: str,
+    dilation: Sequence[int] = (1, 1),
 ) -> Tensor:
     if not x.numel():
         return x.new_zeros(x.shape[1], 1, height, width)
-    module = _implementation(x, (height, width), implementation, gradient=True)
+    size = height, width
+    module = _implementation(x, size, implementation, dilation, gradient=True)
     if _widened(x, module):
-        return module.weight_gradient(x.float(), grad.float(), (height, width)).to(x.dtype)
-    return module.weight_gradient(x, grad, (height, width)).contiguous()
+        return module.weight_gradient(x.float(), grad.float(), size, dilation=dilation).to(x.dtype)
+    return module.weight_gradient(x, grad, size, dilation=dilation).contiguous()
 
 
 def _laid_out(out: Tensor, x: Tensor) -> Tensor:
@@ -393,11 +459,12 @@ def _laid_out(out: Tensor, x: Tensor) -> Tensor:
 
 _library = torch.library.Library('mmslak', 'DEF')
 _library.define(
-    'depthwise_conv2d(Tensor x, Tensor[] weights, Tensor? bias, str implementation) -> Tensor'
+    'depthwise_conv2d(Tensor x, Tensor[] weights, Tensor? bias, str implementation, '
+    'int[2] dilation=[1, 1]) -> Tensor'
 )
 _library.define(
     'depthwise_conv2d_weight_gradient(Tensor x, Tensor grad, SymInt height, SymInt width, '
-    'str implementation) -> Tensor'
+    'str implementation, int[2] dilation=[1, 1]) -> Tensor'
 )
 # For every device. Autograd and tracing have rules of their own below.
 _EVERYWHERE = 'CompositeExplicitAutograd'
@@ -406,23 +473,24 @@ _library.impl('depthwise_conv2d_weight_gradient', _weight_gradient, _EVERYWHERE)
 
 
 @torch.library.register_fake('mmslak::depthwise_conv2d', lib=_library)
-def _(x, weights, bias, implementation):
+def _(x, weights, bias, implementation, dilation=(1, 1)):
     return torch.empty_like(x)
 
 
 @torch.library.register_fake('mmslak::depthwise_conv2d_weight_gradient', lib=_library)
-def _(x, grad, height, width, implementation):
+def _(x, grad, height, width, implementation, dilation=(1, 1)):
     return x.new_empty(x.shape[1], 1, height, width)
 
 
 def _save(ctx, inputs, output) -> None:
-    x, weights, _, ctx.implementation = inputs
+    x, weights, _, ctx.implementation, ctx.dilation = inputs
     ctx.save_for_backward(x, *weights)
 
 
 def _backward(ctx, grad):
-    needs_x, needs_weights, needs_bias, _ = ctx.needs_input_grad
-    return *_gradients(ctx, grad, needs_x, needs_weights, needs_bias), None
+    # The dispatcher leaves out the dilation if it equals its default.
+    needs_x, needs_weights, needs_bias, *options = ctx.needs_input_grad
+    return *_gradients(ctx, grad, needs_x, needs_weights, needs_bias), *(None for _ in options)
 
 
 def _gradients(ctx, grad, needs_x, needs_weights, needs_bias):
@@ -430,10 +498,12 @@ def _gradients(ctx, grad, needs_x, needs_weights, needs_bias):
     x_grad = bias_grad = None
     if needs_x:
         flipped = [weight.flip(2, 3) for weight in weights]
-        x_grad = _convolve(grad, flipped, None, ctx.implementation)
+        x_grad = _convolve(grad, flipped, None, ctx.implementation, ctx.dilation)
     # Autograd expects one entry for each kernel, None where no gradient is needed.
     weight_grads = [
-        _differentiate(x, grad, *weight.shape[-2:], ctx.implementation) if needed else None
+        _differentiate(x, grad, *weight.shape[-2:], ctx.implementation, ctx.dilation)
+        if needed
+        else None
         for weight, needed in zip(weights, needs_weights, strict=True)
     ]
     if needs_bias:
@@ -442,7 +512,7 @@ def _gradients(ctx, grad, needs_x, needs_weights, needs_bias):
 
 
 def _save_for_second(ctx, inputs, output) -> None:
-    x, grad, _, _, ctx.implementation = inputs
+    x, grad, _, _, *ctx.options = inputs
     ctx.save_for_backward(x, grad)
 
 
@@ -452,10 +522,10 @@ def _second_backward(ctx, kernel):
     x_grad = grad_grad = None
     if ctx.needs_input_grad[0]:
         flipped = [kernel.flip(2, 3)]
-        x_grad = torch.ops.mmslak.depthwise_conv2d(grad, flipped, None, ctx.implementation)
+        x_grad = torch.ops.mmslak.depthwise_conv2d(grad, flipped, None, *ctx.options)
     if ctx.needs_input_grad[1]:
-        grad_grad = torch.ops.mmslak.depthwise_conv2d(x, [kernel], None, ctx.implementation)
-    return x_grad, grad_grad, None, None, None
+        grad_grad = torch.ops.mmslak.depthwise_conv2d(x, [kernel], None, *ctx.options)
+    return x_grad, grad_grad, None, None, None, None
 
 
 torch.library.register_autograd(
@@ -478,9 +548,9 @@ def _folded(x: Tensor, dim: int | None, batch: int, into: int) -> Tensor:
     return x.flatten(into, into + 1)
 
 
-def _batched_forward(batch: int, dims, x, weights, bias, implementation) -> tuple[Tensor, int]:
+def _batched_forward(batch: int, dims, x, weights, bias, *options) -> tuple[Tensor, int]:
     """Convolve tensors with a batch dimension each (None: not batched)."""
-    x_dim, weight_dims, bias_dim, _ = dims
+    x_dim, weight_dims, bias_dim, *_ = dims
     # A batch of kernels becomes kernels of more channels. Otherwise there are only more images.
     more_channels = any(dim is not None for dim in (*weight_dims, bias_dim))
     into = 1 if more_channels else 0
@@ -489,16 +559,14 @@ def _batched_forward(batch: int, dims, x, weights, bias, implementation) -> tupl
         weights = [_folded(weight, dim, batch, 0) for weight, dim in pairs]
         bias = None if bias is None else _folded(bias, bias_dim, batch, 0)
     x = _folded(x, x_dim, batch, into)
-    out = torch.ops.mmslak.depthwise_conv2d(x, weights, bias, implementation)
+    out = torch.ops.mmslak.depthwise_conv2d(x, weights, bias, *options)
     return out.unflatten(into, (batch, out.shape[into] // batch)), into
 
 
-def _batched_weight_gradient(
-    batch: int, dims, x, grad, height, width, implementation
-) -> tuple[Tensor, int]:
+def _batched_weight_gradient(batch: int, dims, x, grad, *options) -> tuple[Tensor, int]:
     """Return the weight gradient of each element of a batch, computed as of more channels."""
     x, grad = _folded(x, dims[0], batch, 1), _folded(grad, dims[1], batch, 1)
-    out = torch.ops.mmslak.depthwise_conv2d_weight_gradient(x, grad, height, width, implementation)
+    out = torch.ops.mmslak.depthwise_conv2d_weight_gradient(x, grad, *options)
     return out.unflatten(0, (batch, out.shape[0] // batch)), 0
 
 
@@ -541,11 +609,11 @@ _register_batching('depthwise_conv2d_weight_gradient', _batched_weight_gradient)
 
 
 @register_flop_formula(torch.ops.mmslak.depthwise_conv2d)
-def _(x_shape, weight_shapes, bias_shape, implementation, out_shape=None, **kwargs) -> int:
+def _(x_shape, weight_shapes, *options, out_shape=None, **kwargs) -> int:
     """Count two operations for each weight and position, as for PyTorch's convolutions."""
     return sum(2 * math.prod(x_shape) * math.prod(shape[-2:]) for shape in weight_shapes)
 
 
 @register_flop_formula(torch.ops.mmslak.depthwise_conv2d_weight_gradient)
-def _(x_shape, grad_shape, height, width, implementation, out_shape=None, **kwargs) -> int:
+def _(x_shape, grad_shape, height, width, *options, out_shape=None, **kwargs) -> int:
     return 2 * math.prod(x_shape) * height * width

@@ -6,9 +6,9 @@ of this call. Results that differ from PyTorch's are rejected. Of the others the
 as cuDNN's benchmark mode does. Choices are kept in memory and in ``~/.cache/mmslak/ops``, in the
 directory of the compiled CPU kernels.
 
-- Kernels of at most 3, and with channels last of at most 7, always use PyTorch's convolution. On an
-  H200 it takes as long as Triton's kernels for 5 x 5 with channels last, and five times as long for
-  planar feature maps (forward and backward pass).
+- Kernels of at most 3 always use PyTorch's convolution, and so do undilated kernels of at most 7
+  with channels last. On an H200 it takes as long as Triton's kernels for 5 x 5 with channels last,
+  and five times as long for planar feature maps (forward and backward pass).
 - At most :data:`SHAPES` shapes of feature maps are measured for each combination of the rest in one
   process. Further shapes use the choice of the measured shape that is nearest in its number of
   elements, so that multi-scale training does not measure in every iteration.
@@ -34,7 +34,7 @@ import statistics
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,12 +71,26 @@ class Choice(NamedTuple):
 NATIVE, STATIC = Choice('native'), Choice('triton')
 
 
+class Taps(NamedTuple):
+    """Height and width of a kernel, and the vertical and horizontal distance of its weights."""
+
+    kernel: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+    def __str__(self) -> str:
+        name = 'x'.join(map(str, self.kernel))
+        if self.dilation == (1, 1):
+            return name
+        return f'{name} with dilation {"x".join(map(str, self.dilation))}'
+
+
 class Combination(NamedTuple):
     """Everything but the shape of the feature map that a choice depends on."""
 
     machine: str  #: GPU, compute capability, versions of PyTorch, Triton and the kernels
     task: str  #: 'forward' (also the gradient of the input) or 'weight_gradient'
     kernel: tuple[int, int]
+    dilation: tuple[int, int]
     channels: int
     dtype: str
     layout: str  #: memory formats of the two tensors
@@ -130,25 +144,36 @@ def choices() -> list[dict]:
 
 
 def forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, add_to: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    add_to: Tensor | None = None,
+    dilation: Sequence[int] = (1, 1),
 ) -> Tensor:
     """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, and add to ``add_to`` in place."""
+    taps = Taps(tuple(weight.shape[-2:]), tuple(dilation))
     return _run(
         'forward',
         (x, weight),
-        tuple(weight.shape[-2:]),
-        lambda module, **blocks: module.forward(x, weight, bias, add_to, **blocks),
+        taps,
+        lambda module, **blocks: module.forward(
+            x, weight, bias, add_to, dilation=taps.dilation, **blocks
+        ),
     )
 
 
-def weight_gradient(x: Tensor, grad: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+def weight_gradient(
+    x: Tensor, grad: Tensor, kernel_size: tuple[int, int], dilation: Sequence[int] = (1, 1)
+) -> Tensor:
     """Return the gradient of the kernels, (C, 1, kh, kw), for ``grad`` of the output."""
-    kernel_size = tuple(map(int, kernel_size))
+    taps = Taps(tuple(map(int, kernel_size)), tuple(dilation))
     return _run(
         'weight_gradient',
         (x, grad),
-        kernel_size,
-        lambda module, **blocks: module.weight_gradient(x, grad, kernel_size, **blocks),
+        taps,
+        lambda module, **blocks: module.weight_gradient(
+            x, grad, taps.kernel, dilation=taps.dilation, **blocks
+        ),
     )
 
 
@@ -157,15 +182,17 @@ def available(x: Tensor) -> bool:
     return not _state.triton_fails and triton_runs_on(x)
 
 
-def is_worthwhile(x: Tensor, kernel: tuple[int, int]) -> bool:
+def is_worthwhile(x: Tensor, kernel: tuple[int, int], dilation: Sequence[int] = (1, 1)) -> bool:
     """Return whether the Triton kernels are a candidate and can be the faster one.
 
     Args:
         x (Tensor): The feature map.
         kernel (tuple[int, int]): Height and width of the kernel.
+        dilation (Sequence[int]): Vertical and horizontal distance of neighbouring weights.
     """
-    longest = max(kernel)
-    return (longest > 7 or (longest > 3 and _layout(x) == 'planar')) and available(x)
+    longest, dilated = max(kernel), max(dilation) > 1
+    large = longest > 7 or (longest > 3 and (dilated or _layout(x) == 'planar'))
+    return large and available(x)
 
 
 def triton_runs_on(x: Tensor) -> bool:
@@ -284,10 +311,10 @@ def _square(x: Tensor) -> Tensor:
 
 
 def _run(
-    task: str, tensors: tuple[Tensor, Tensor], kernel: tuple[int, int], call: Callable[..., Tensor]
+    task: str, tensors: tuple[Tensor, Tensor], taps: Taps, call: Callable[..., Tensor]
 ) -> Tensor:
     """Call ``forward`` or ``weight_gradient`` of the chosen module."""
-    choice = _choose(task, tensors, kernel)
+    choice = _choose(task, tensors, taps)
     if choice.implementation == 'triton':
         try:
             return call(triton(), blocks=choice.blocks)
@@ -307,13 +334,13 @@ def _fall_back(error: Exception) -> None:
     _warn('run', f'a Triton kernel failed ({_reason(error)})')
 
 
-def _choose(task: str, tensors: tuple[Tensor, Tensor], kernel: tuple[int, int]) -> Choice:
+def _choose(task: str, tensors: tuple[Tensor, Tensor], taps: Taps) -> Choice:
     x = tensors[0]
-    if not is_worthwhile(x, kernel):
+    if not is_worthwhile(x, *taps):
         return NATIVE
     if torch.are_deterministic_algorithms_enabled() or torch.backends.cudnn.deterministic:
         return STATIC
-    combination, shape = _combination(task, tensors, kernel), tuple(x.shape)
+    combination, shape = _combination(task, tensors, taps), tuple(x.shape)
     if several_ranks():
         return _find(combination, shape, _stored()) or STATIC
     choice = _find(combination, shape, _state.measured, _stored())
@@ -326,7 +353,7 @@ def _choose(task: str, tensors: tuple[Tensor, Tensor], kernel: tuple[int, int]) 
         if _is_capturing(x):
             return STATIC
         choice = _find(combination, shape, _state.measured, _stored())
-        return choice or _measure(combination, shape, task, tensors, kernel)
+        return choice or _measure(combination, shape, task, tensors, taps)
 
 
 def _find(combination: Combination, shape: tuple[int, ...], *tables: _Table) -> Choice | None:
@@ -347,12 +374,12 @@ def _measure(
     shape: tuple[int, ...],
     task: str,
     tensors: tuple[Tensor, Tensor],
-    kernel: tuple[int, int],
+    taps: Taps,
 ) -> Choice:
     _state.count[combination] += 1
     store = False
     try:
-        candidates = _candidates(task, tuple(map(_comparable, tensors)), kernel)
+        candidates = _candidates(task, tuple(map(_comparable, tensors)), taps)
         result, failed = measure(candidates, _tolerance(tensors[0].dtype), milliseconds)
     except Exception as error:
         # PyTorch's own convolution failed. Without memory nothing else would do better; otherwise
@@ -370,18 +397,18 @@ def _measure(
 
 
 def _candidates(
-    task: str, tensors: tuple[Tensor, Tensor], kernel: tuple[int, int]
+    task: str, tensors: tuple[Tensor, Tensor], taps: Taps
 ) -> dict[Choice, Callable[[], Tensor]]:
     x, other = tensors
     kernels = triton()
-    third = () if task == 'forward' else (kernel,)
+    third = () if task == 'forward' else (taps.kernel,)
 
     def call(module, **blocks) -> Tensor:
-        return getattr(module, task)(x, other, *third, **blocks)
+        return getattr(module, task)(x, other, *third, dilation=taps.dilation, **blocks)
 
     found = {NATIVE: functools.partial(call, native)}
     try:
-        worth_trying = kernels.candidates(task, x, kernel)
+        worth_trying = kernels.candidates(task, x, *taps)
     except ValueError:  # the kernels do not support this shape
         return found
     for blocks in worth_trying:
@@ -421,7 +448,7 @@ def _log(combination: Combination, shape: tuple[int, ...], result: Measurement) 
     logging.getLogger(__name__).info(
         '%s of %s on %s, %s, %s: %s (%s)',
         combination.task,
-        'x'.join(map(str, combination.kernel)),
+        Taps(combination.kernel, combination.dilation),
         'x'.join(map(str, shape)),
         combination.dtype,
         combination.layout,
@@ -467,11 +494,11 @@ def several_ranks() -> bool:
     )
 
 
-def _combination(task: str, tensors: tuple[Tensor, Tensor], kernel: tuple[int, int]) -> Combination:
+def _combination(task: str, tensors: tuple[Tensor, Tensor], taps: Taps) -> Combination:
     x, other = tensors
     layout = _layout(x) if task == 'forward' else f'{_layout(x)} and {_layout(other)}'
     return Combination(
-        _machine(x.device), task, kernel, x.shape[1], str(x.dtype), layout, _precision(x.dtype)
+        _machine(x.device), task, *taps, x.shape[1], str(x.dtype), layout, _precision(x.dtype)
     )
 
 
@@ -527,7 +554,7 @@ def _read() -> _Table:
         return table
     for record in records if isinstance(records, list) else []:
         try:
-            values = {**record, 'kernel': tuple(record['kernel'])}
+            values = {**record, **{name: tuple(record[name]) for name in Taps._fields}}
             combination = Combination(*(values[field] for field in Combination._fields))
             blocks = record['blocks']
             choice = Choice(record['implementation'], None if blocks is None else tuple(blocks))

@@ -14,8 +14,8 @@ class LargeKernelConv2d(nn.Conv2d):
         out_channels (int): Equal to ``in_channels``.
         kernel_size (int or tuple[int, int]): Height and width of the kernel, odd.
         stride, padding, dilation, groups, bias, padding_mode: As for ``nn.Conv2d``. Only
-            depth-wise convolutions with stride 1 and "same" zero padding are allowed; these are
-            the defaults of ``padding`` and ``groups``.
+            depth-wise convolutions with stride 1 and "same" zero padding are allowed, with any
+            dilation; these are the defaults of ``padding`` and ``groups``.
         implementation (str): One of :data:`mmslak.ops.IMPLEMENTATIONS`.
         device (torch.device or str, optional): Device of the parameters.
         dtype (torch.dtype, optional): Dtype of the parameters.
@@ -65,7 +65,7 @@ class LargeKernelConv2d(nn.Conv2d):
                 f'({self.in_channels}, H, W), got {tuple(x.shape)}'
             )
         batch = x if x.dim() == 4 else x.unsqueeze(0)
-        out = depthwise_conv2d(batch, self.weight, self.bias, self.implementation)
+        out = depthwise_conv2d(batch, self.weight, self.bias, self.implementation, self.dilation)
         return out if x.dim() == 4 else out.squeeze(0)
 
     def extra_repr(self) -> str:
@@ -75,7 +75,7 @@ class LargeKernelConv2d(nn.Conv2d):
 
 def unsuitable(conv: nn.Conv2d) -> str:
     """Return why :func:`depthwise_conv2d` cannot compute a convolution, empty if it can."""
-    same = tuple(size // 2 for size in conv.kernel_size)
+    same = tuple(k // 2 * step for k, step in zip(conv.kernel_size, conv.dilation, strict=True))
     if not conv.groups == conv.in_channels == conv.out_channels:
         return (
             f'not depth-wise ({conv.in_channels} input channels, {conv.out_channels} output '
@@ -83,8 +83,8 @@ def unsuitable(conv: nn.Conv2d) -> str:
         )
     if any(size % 2 == 0 for size in conv.kernel_size):
         return f'even kernel size {conv.kernel_size}'
-    if tuple(conv.stride) != (1, 1) or tuple(conv.dilation) != (1, 1):
-        return f'stride {conv.stride} and dilation {conv.dilation}, both must be 1'
+    if tuple(conv.stride) != (1, 1):
+        return f'stride {conv.stride} instead of 1'
     if conv.padding != 'same' and tuple(conv.padding) != same:
         return f'padding {conv.padding} instead of "same" padding {same}'
     if conv.padding_mode != 'zeros':

@@ -11,6 +11,11 @@ The product of many lines with a block of the band is a matrix product for the t
 output is the sum of these products over all lines of weights, each with the lines of the feature
 map that it meets. Blocks outside the band are skipped.
 
+With a dilation along the line, zeros are inserted between the weights for the forward pass, and
+only every dilation-th diagonal is summed for the gradient. Tensor cores multiply whole blocks in
+any case: 13 weights with a dilation of 5 are a band of 61 diagonals, as wide as one block. A
+dilation across the lines costs nothing.
+
 The gradient of one line of weights comes from the product M = G^T X over all lines: the gradient
 of weight j is the sum of the diagonal q - p = j - length // 2 of M[p, q]. It costs as many
 multiplications as the forward pass and loads inputs in long vectors. The alternative would be to
@@ -25,6 +30,7 @@ chosen from the reports of the compiler (registers, spills, shared memory, instr
 GPU. ``measured.py`` times them and :data:`OTHERS` on the GPU where they run.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import gcd
 from typing import NamedTuple
@@ -64,8 +70,8 @@ class Blocks(NamedTuple):
 #: anything. The first row that matches is used, so special rows stand above general ones. Precision
 #: is '16' for both 16-bit dtypes, 'tf32' or 'ieee'. Loads are 'vector' if neighbours along a line
 #: are loaded together, otherwise 'scalar', which needs more registers. A line of more than 64
-#: positions is 'long', otherwise 'short'. A kernel of at most 15 weights along the line is 'small',
-#: otherwise 'large'. The capability is (major, minor).
+#: positions is 'long', otherwise 'short'. A kernel that spans at most 15 positions of a line is
+#: 'small', otherwise 'large'. The capability is (major, minor).
 TABLE = (
     (('forward', '16', 'vector', 'long', 'small', None), Blocks(128, 64, 32, 8, 3, 128)),
     (('forward', '16', 'vector', None, None, (9, 0)), Blocks(128, 64, 64, 8, 3, 80)),
@@ -121,17 +127,20 @@ def available(x: Tensor) -> bool:
     )
 
 
-def candidates(task: str, x: Tensor, kernel: tuple[int, int]) -> list[Blocks]:
+def candidates(
+    task: str, x: Tensor, kernel: tuple[int, int], dilation: Sequence[int] = (1, 1)
+) -> list[Blocks]:
     """Return the blocks that are worth a trial, first those of :data:`TABLE`.
 
     Args:
         task (str): ``forward`` or ``weight_gradient``.
         x (Tensor): Feature maps of shape (N, C, H, W).
         kernel (tuple[int, int]): Height and width of the kernel.
+        dilation (Sequence[int]): Vertical and horizontal distance of neighbouring weights.
     """
     # Channels last is copied to a planar tensor first.
     strides = x.stride() if _is_planar(x) else torch.empty(x.shape, device='meta').stride()
-    lines = _Lines.of(kernel, x.shape, x.element_size(), strides, strides)
+    lines = _Lines.of(kernel, dilation, x.shape, x.element_size(), strides, strides)
     others = OTHERS[task, _precision(x.dtype) == '16']
     found = [_blocks(task, x, lines), *(_fitted(task, blocks, lines) for blocks in others)]
     return list(dict.fromkeys(found))
@@ -143,6 +152,7 @@ def forward(
     weight: Tensor,
     bias: Tensor | None = None,
     add_to: Tensor | None = None,
+    dilation: Sequence[int] = (1, 1),
     blocks: Blocks | None = None,
 ) -> Tensor:
     """Convolve as :func:`mmslak.ops.depthwise_conv2d` does, in float32, float16 or bfloat16.
@@ -153,6 +163,7 @@ def forward(
             used in the dtype of ``x``.
         bias (Tensor, optional): Of shape (C,).
         add_to (Tensor, optional): Of the shape of ``x``; the result is added to it in place.
+        dilation (Sequence[int]): Vertical and horizontal distance of neighbouring weights.
         blocks (Blocks, optional): Block sizes, made no larger than the lines need. Default: those
             of :data:`TABLE`.
 
@@ -165,13 +176,13 @@ def forward(
     Raises:
         ValueError: If the shapes, dtypes or devices do not fit.
     """
-    out = _convolve(x, weight, blocks)
+    out = _convolve(x, weight, dilation, blocks)
     if bias is not None:
         out += bias.view(-1, 1, 1)
     return out if add_to is None else add_to.add_(out)
 
 
-def _convolve(x: Tensor, weight: Tensor, blocks: Blocks | None) -> Tensor:
+def _convolve(x: Tensor, weight: Tensor, dilation: Sequence[int], blocks: Blocks | None) -> Tensor:
     kernel = tuple(weight.shape[2:])
     _check(x, weight.shape, kernel)
     if weight.device != x.device:
@@ -181,15 +192,20 @@ def _convolve(x: Tensor, weight: Tensor, blocks: Blocks | None) -> Tensor:
         return out
     x = _planar(x)
     planar = out if _is_planar(out) else x.new_empty(x.shape)
-    plan = _plan('forward', x, planar, kernel, blocks)
+    plan = _plan('forward', x, planar, kernel, dilation, blocks)
     weights = plan.lines.along_lines(weight[:, 0]).to(x.dtype)
+    step = plan.lines.dilation[1]
+    if step > 1:
+        spread = weights.new_zeros(*weights.shape[:2], plan.lines.extent)
+        spread[..., ::step] = weights
+        weights = spread
     padded = F.pad(weights, (plan.margin, plan.margin))
     _launch(_forward_kernel, plan, x, padded, planar)
     return out if planar is out else out.copy_(planar)
 
 
 def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
-    short, long = lines.kernel
+    short, long = lines.kernel[0], lines.extent
     row_blocks = triton.cdiv(lines.rows, blocks.lines)
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
     # The weights are padded with zeros on both sides, so that every block of the band is loaded
@@ -207,9 +223,10 @@ def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
             **lines.arguments('x', 'out'),
             row_blocks=row_blocks,
             output_blocks=output_blocks,
+            long=long,
             # Only lines of weights that connect two lines of the feature map.
-            first_tap=max(0, short // 2 - (lines.count - 1)),
-            last_tap=min(short, short // 2 + lines.count),
+            first_tap=max(0, short // 2 - (lines.count - 1) // lines.dilation[0]),
+            last_tap=min(short, short // 2 + (lines.count - 1) // lines.dilation[0] + 1),
             weight_c=short * padded_length,
             weight_s=padded_length,
             MARGIN=margin,
@@ -221,7 +238,11 @@ def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
 
 @torch.no_grad()
 def weight_gradient(
-    x: Tensor, grad: Tensor, kernel_size: tuple[int, int], blocks: Blocks | None = None
+    x: Tensor,
+    grad: Tensor,
+    kernel_size: tuple[int, int],
+    dilation: Sequence[int] = (1, 1),
+    blocks: Blocks | None = None,
 ) -> Tensor:
     """Return the gradient of the kernels, bitwise the same in every run.
 
@@ -229,6 +250,7 @@ def weight_gradient(
         x (Tensor): Feature maps of shape (N, C, H, W), of any strides.
         grad (Tensor): Gradient of the output, of the shape and dtype of ``x``, of any strides.
         kernel_size (tuple[int, int]): Height and width of the kernel, both odd.
+        dilation (Sequence[int]): Vertical and horizontal distance of neighbouring weights.
         blocks (Blocks, optional): As for :func:`forward`.
 
     Returns:
@@ -250,7 +272,7 @@ def weight_gradient(
         return x.new_zeros(x.shape[1], 1, *kernel)
     x, grad = _planar(x), _planar(grad)
 
-    plan = _plan('weight_gradient', x, grad, kernel, blocks)
+    plan = _plan('weight_gradient', x, grad, kernel, dilation, blocks)
     sums = x.new_empty(plan.buffer, dtype=torch.float32)
     _launch(_weight_gradient_kernel, plan, x, grad, sums)
     return plan.lines.along_lines(sums.sum(1)).to(x.dtype).unsqueeze(1).contiguous()
@@ -259,9 +281,10 @@ def weight_gradient(
 def _plan_weight_gradient(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
     short, long = lines.kernel
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
+    half = lines.extent // 2
     # As in the kernel, the inputs of a block of outputs start at a multiple of 16.
     reach = (
-        min(p + blocks.outputs + long // 2, lines.length) - max(p - long // 2, 0) // 16 * 16
+        min(p + blocks.outputs + half, lines.length) - max(p - half, 0) // 16 * 16
         for p in range(0, lines.length, blocks.outputs)
     )
     input_blocks = triton.cdiv(max(reach), blocks.inputs)
@@ -277,6 +300,8 @@ def _plan_weight_gradient(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan'
         (lines.channels, pieces, short, long),
         dict(
             **lines.arguments('x', 'grad'),
+            long=long,
+            LONG_STEP=lines.dilation[1],
             parts=parts,
             part_rows=part_rows,
             output_blocks=output_blocks,
@@ -320,6 +345,7 @@ class _Lines(NamedTuple):
 
     tall: bool
     kernel: tuple[int, int]  #: short and long side of the kernel
+    dilation: tuple[int, int]  #: along the short and the long side
     channels: int
     count: int  #: lines of one feature map
     length: int  #: positions of one line
@@ -333,13 +359,19 @@ class _Lines(NamedTuple):
     def of(
         cls,
         kernel: tuple[int, int],
+        dilation: Sequence[int],
         shape: tuple[int, ...],
         element_size: int,
         *tensors: tuple[int, ...],
     ) -> '_Lines':
         """Describe tensors of a shape by their strides."""
+        # With any larger dilation, too, only the central weights meet the feature map.
+        dilation = [min(step, size) for step, size in zip(dilation, shape[2:], strict=True)]
         # Weights that never overlap the feature map do not matter.
-        reach = [min(k, 2 * size - 1) for k, size in zip(kernel, shape[2:], strict=True)]
+        reach = [
+            min(k, 2 * ((size - 1) // step) + 1)
+            for k, step, size in zip(kernel, dilation, shape[2:], strict=True)
+        ]
         tall = reach[0] > reach[1]
 
         def swapped(n, c, h, w):
@@ -364,6 +396,7 @@ class _Lines(NamedTuple):
         return cls(
             tall=tall,
             kernel=kernel[::-1] if tall else kernel,
+            dilation=tuple(dilation[::-1] if tall else dilation),
             channels=channels,
             count=count,
             length=length,
@@ -373,6 +406,11 @@ class _Lines(NamedTuple):
             strides=tuple(strides),
             index=tl.int32 if last < 2**31 else tl.int64,
         )
+
+    @property
+    def extent(self) -> int:
+        """Positions from the first to the last weight along a line."""
+        return (self.kernel[1] - 1) * self.dilation[1] + 1
 
     def along_lines(self, weights: Tensor) -> Tensor:
         """Transpose weights of a tall kernel from (C, kh, kw) to (C, short, long), or back."""
@@ -386,7 +424,7 @@ class _Lines(NamedTuple):
             groups=triton.cdiv(self.count, self.neighbours),
             units=self.length // self.unit,
             short=self.kernel[0],
-            long=self.kernel[1],
+            SHORT_STEP=self.dilation[0],
             NEIGHBOURS=self.neighbours,
             UNIT=self.unit,
             INDEX=self.index,
@@ -428,7 +466,7 @@ def _blocks(name: str, x: Tensor, lines: _Lines, asked: Blocks | None = None) ->
         _precision(x.dtype),
         'vector' if lines.unit > 1 else 'scalar',
         'long' if lines.length > 64 else 'short',
-        'small' if lines.kernel[1] <= 15 else 'large',
+        'small' if lines.extent <= 15 else 'large',
         _capability(x),
     )
     blocks = next(
@@ -477,16 +515,21 @@ _MOST_PLANS = 4096
 
 
 def _plan(
-    name: str, x: Tensor, other: Tensor, kernel: tuple[int, int], asked: Blocks | None
+    name: str,
+    x: Tensor,
+    other: Tensor,
+    kernel: tuple[int, int],
+    dilation: Sequence[int],
+    asked: Blocks | None,
 ) -> _Plan:
     """Return the plan of a pass over planar tensors ``x`` and ``other``."""
     key = (
-        name, x.shape, x.stride(), other.stride(), x.dtype, kernel, asked, _capability(x),
-        _precision(x.dtype),
+        name, x.shape, x.stride(), other.stride(), x.dtype, kernel, tuple(dilation), asked,
+        _capability(x), _precision(x.dtype),
     )  # fmt: skip
     plan = _plans.get(key)
     if plan is None:
-        lines = _Lines.of(kernel, x.shape, x.element_size(), x.stride(), other.stride())
+        lines = _Lines.of(kernel, dilation, x.shape, x.element_size(), x.stride(), other.stride())
         plan = _PLANNERS[name](x, lines, _blocks(name, x, lines, asked))
         if len(_plans) >= _MOST_PLANS:
             _plans.clear()
@@ -558,6 +601,7 @@ def _forward_kernel(
     INPUTS: tl.constexpr,
     NEIGHBOURS: tl.constexpr,
     MARGIN: tl.constexpr,
+    SHORT_STEP: tl.constexpr,
     UNIT: tl.constexpr,
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -597,7 +641,7 @@ def _forward_kernel(
         band_block = weights + q_block + band_offset
         in_line = (q < length)[None, :]
         for tap in range(first_tap, last_tap):
-            shift = tl.cast(tap, tl.int32) - short // 2
+            shift = (tl.cast(tap, tl.int32) - short // 2) * SHORT_STEP
             in_feature_map = valid & (line + shift >= 0) & (line + shift < lines)
             x = tl.load(
                 x_block + shift.to(tl.int64) * x_s * UNIT + x_offset,
@@ -647,6 +691,8 @@ def _weight_gradient_kernel(
     INPUTS: tl.constexpr,
     WEIGHTS: tl.constexpr,
     NEIGHBOURS: tl.constexpr,
+    SHORT_STEP: tl.constexpr,
+    LONG_STEP: tl.constexpr,
     UNIT: tl.constexpr,
     PRECISION: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -662,7 +708,7 @@ def _weight_gradient_kernel(
     part = piece // (input_blocks * output_blocks) % parts
     channel = (piece // (input_blocks * output_blocks) // parts).to(tl.int64)
     length = units * UNIT
-    half = long // 2
+    half = long // 2 * LONG_STEP
 
     p_first = output_block * OUTPUTS
     p = p_first + tl.arange(0, OUTPUTS)
@@ -679,7 +725,7 @@ def _weight_gradient_kernel(
         row = first_row + tl.arange(0, LINES)
         image = (row // (groups * NEIGHBOURS)).to(INDEX)
         line = row % (groups * NEIGHBOURS)
-        source = line + (tap - short // 2)
+        source = line + (tap - short // 2) * SHORT_STEP
         valid = (row < rows) & (line < lines) & (source >= 0) & (source < lines)
         grad_rows = (image * grad_n + line.to(INDEX) * grad_s) * UNIT
         x_rows = (image * x_n + source.to(INDEX) * x_s) * UNIT
@@ -702,7 +748,7 @@ def _weight_gradient_kernel(
     sums = sums_ptr + (tl.cast(piece, tl.int64) * short + tap) * long
     for first in range(0, long, WEIGHTS):
         j = first + tl.arange(0, WEIGHTS)
-        column = p[:, None] + (j - half - q_first)[None, :]
+        column = p[:, None] + (j * LONG_STEP - half - q_first)[None, :]
         inside = (column >= 0) & (column < INPUTS)
         diagonals = tl.gather(product, tl.where(inside, column, 0), 1)
         tl.store(sums + j, tl.sum(tl.where(inside, diagonals, 0.0), 0), mask=j < long)

@@ -64,7 +64,7 @@ def test_table_of_the_operator(monkeypatch, capsys):
     rows = json.loads(text)
     assert len(rows) == 4 * 2 * 1 * 3
     assert {tuple(sorted(row)) for row in rows} == {
-        ('implementation', 'kernel', 'ms', 'pass', 'peak_mb', 'ratio', 'shape')
+        ('dilation', 'implementation', 'kernel', 'ms', 'pass', 'peak_mb', 'ratio', 'shape')
     }
     assert {str(row['kernel']) for row in rows} == {
         '[5, 51]',
@@ -78,6 +78,14 @@ def test_table_of_the_operator(monkeypatch, capsys):
     assert by_name['native']['ratio'] == 1
     ratio = by_name['native']['ms'] / by_name['auto']['ms']
     assert by_name['auto']['ratio'] == pytest.approx(ratio, rel=0.01)
+
+
+def test_table_of_the_operator_with_dilation(monkeypatch, capsys):
+    arguments = ['--shapes', 'stage1', '--kernels', '5x5', '--dilation', '1', '3']
+    arguments += ['--implementations', 'native', 'auto', '--repeats', '1', '--threads', '1']
+    text = run_tool(monkeypatch, capsys, 'large_kernel.py', *arguments)
+    assert text.count('5x5, dilation 3') == 2  # the forward pass, and with the gradients
+    assert text.count('5x5 ') == 2
 
 
 MODELS = (
@@ -136,6 +144,7 @@ def test_the_number_of_threads_is_the_callers():
         ('model.py', ['--repeats', '0'], '--repeats must be positive, got 0'),
         ('sparsity_overhead.py', ['--steps', '0'], '--steps must be positive, got 0'),
         ('large_kernel.py', ['--repeats', '0'], '--repeats must be positive, got 0'),
+        ('large_kernel.py', ['--dilation', '2', '0'], '--dilation must be positive, got 0'),
         ('large_kernel.py', ['--implementations', 'fastest'], 'fastest not among native'),
     ],
 )

@@ -78,6 +78,9 @@ void run_case(int64_t large) {
   const int64_t shape[4] = {between(1, 3), between(1, 35), between(1, large), between(1, large)};
   const int64_t kernel[2] = {2 * between(0, between(0, 1) ? 2 : 15) + 1,
                              2 * between(0, between(0, 1) ? 2 : 30) + 1};
+  // Some dilations are larger than the feature map.
+  const int64_t most = between(0, 1) ? 1 : between(0, 3) ? 6 : 30;
+  const int64_t dilation[2] = {between(1, most), between(1, most)};
   const int64_t threads = between(1, 5), N = shape[0], C = shape[1], H = shape[2], W = shape[3];
   Array<T> x(shape), y(shape), grad(shape);
   std::vector<T> weight(C * kernel[0] * kernel[1]), bias(C), result(weight.size());
@@ -86,10 +89,10 @@ void run_case(int64_t large) {
   const int accumulate = between(0, 1);
   const bool biased = between(0, 1);
   const std::vector<T> before = y.data;
-  if (forward<T>(shape, kernel, x.data.data(), x.stride, weight.data(),
+  if (forward<T>(shape, kernel, dilation, x.data.data(), x.stride, weight.data(),
                  biased ? bias.data() : nullptr, y.data.data(), y.stride, accumulate, threads,
                  parallel) ||
-      gradient<T>(shape, kernel, x.data.data(), x.stride, grad.data.data(), grad.stride,
+      gradient<T>(shape, kernel, dilation, x.data.data(), x.stride, grad.data.data(), grad.stride,
                   result.data(), threads, parallel)) {
     std::printf("out of memory\n");
     std::exit(1);
@@ -102,7 +105,8 @@ void run_case(int64_t large) {
           T sum = biased ? bias[c] : T(0);
           for (int64_t i = 0; i < kernel[0]; ++i)
             for (int64_t j = 0; j < kernel[1]; ++j) {
-              const int64_t a = h + i - kernel[0] / 2, b = w + j - kernel[1] / 2;
+              const int64_t a = h + dilation[0] * (i - kernel[0] / 2);
+              const int64_t b = w + dilation[1] * (j - kernel[1] / 2);
               if (a < 0 || b < 0 || a >= H || b >= W) continue;
               const int64_t tap = (c * kernel[0] + i) * kernel[1] + j;
               sum += weight[tap] * x.at(n, c, a, b);

@@ -1,5 +1,6 @@
 """The operator: every implementation on CPUs against the reference, and its use by PyTorch."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -28,12 +29,16 @@ ON_CPU = ['native', 'pytorch', *(['cpp'] if cpp.available() else [])]
 
 kernels = st.tuples(st.sampled_from([1, 3, 5, 7]), st.integers(1, 30).map(lambda n: 2 * n + 1))
 sides = st.one_of(st.integers(1, 9), st.integers(10, 70))
+# Dilations of more than a side of the feature map leave only the central weights.
+steps = st.one_of(st.integers(1, 6), st.integers(7, 100))
+dilations = st.one_of(st.just((1, 1)), st.tuples(steps, steps))
 
 
 @pytest.mark.parametrize('implementation', ON_CPU)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(
     kernel=kernels,
+    dilation=dilations,
     transposed=st.booleans(),
     height=sides,
     width=sides,
@@ -44,7 +49,17 @@ sides = st.one_of(st.integers(1, 9), st.integers(10, 70))
     seed=st.integers(0, 2**31),
 )
 def test_forward_and_both_gradients(
-    implementation, kernel, transposed, height, width, images, channels, layout, dtype, seed
+    implementation,
+    kernel,
+    dilation,
+    transposed,
+    height,
+    width,
+    images,
+    channels,
+    layout,
+    dtype,
+    seed,
 ):
     kernel = kernel[::-1] if transposed else kernel
     torch.manual_seed(seed)
@@ -54,31 +69,39 @@ def test_forward_and_both_gradients(
     weight = (torch.randn(channels, 1, *kernel) / max(kernel)).to(dtype)
     bias = torch.randn(channels).to(dtype)
     leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
-    out = depthwise_conv2d(*leaves, implementation)
+    out = depthwise_conv2d(*leaves, implementation, dilation)
     if implementation != 'native':
         assert out.stride() == torch.empty_like(x).stride()
-    assert_accurate(out, reference.forward(x, weight) + bias.double().view(-1, 1, 1), dtype)
+    wanted = reference.forward(x, weight, dilation) + bias.double().view(-1, 1, 1)
+    assert_accurate(out, wanted, dtype)
     got = torch.autograd.grad(out, leaves, grad)
-    assert_accurate(got[0], reference.input_gradient(grad, weight), dtype)
-    assert_accurate(got[1], reference.weight_gradient(x, grad, kernel), dtype)
+    assert_accurate(got[0], reference.input_gradient(grad, weight, dilation), dtype)
+    assert_accurate(got[1], reference.weight_gradient(x, grad, kernel, dilation), dtype)
     assert_accurate(got[2], grad.double().sum((0, 2, 3)), dtype)
 
 
 @pytest.mark.parametrize('implementation', ON_CPU)
 def test_square_kernels_and_feature_maps_in_several_chunks(implementation):
     torch.manual_seed(0)
-    for kernel, size in (((31, 31), (40, 33)), ((13, 31), (150, 21)), ((5, 51), (12, 400))):
+    for kernel, size, dilation in (
+        ((31, 31), (40, 33), 1),
+        ((13, 31), (150, 21), 1),
+        ((5, 51), (12, 400), 1),
+        ((13, 13), (90, 40), (5, 3)),
+        ((3, 5), (12, 300), (2, 40)),
+    ):
         x, grad = torch.randn(2, 17, *size), torch.randn(2, 17, *size)
         weight = torch.randn(17, 1, *kernel, requires_grad=True)
-        out = depthwise_conv2d(x.requires_grad_(), weight, None, implementation)
+        out = depthwise_conv2d(x.requires_grad_(), weight, None, implementation, dilation)
+        pair = (dilation, dilation) if dilation == 1 else dilation
         got = torch.autograd.grad(out, (x, weight), grad)
         # Each output is a sum of about a thousand products.
         for value, wanted in zip(
             (out, *got),
             (
-                reference.forward(x, weight),
-                reference.input_gradient(grad, weight),
-                reference.weight_gradient(x, grad, kernel),
+                reference.forward(x, weight, pair),
+                reference.input_gradient(grad, weight, pair),
+                reference.weight_gradient(x, grad, kernel, pair),
             ),
             strict=True,
         ):
@@ -86,14 +109,15 @@ def test_square_kernels_and_feature_maps_in_several_chunks(implementation):
             torch.testing.assert_close(value.double(), wanted, rtol=0, atol=2e-6 * scale)
 
 
+@pytest.mark.parametrize('dilation', [1, (2, 3)], ids=str)
 @pytest.mark.parametrize('implementation', ON_CPU)
-def test_gradients_of_first_and_second_order(implementation):
+def test_gradients_of_first_and_second_order(implementation, dilation):
     torch.manual_seed(0)
     shapes = [(2, 2, 4, 5), (2, 1, 7, 3), (2, 1, 3, 7), (2, 1, 3, 3), (2,)]
     leaves = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
     def run(*tensors):
-        return decomposed_conv2d(*tensors, implementation=implementation)
+        return decomposed_conv2d(*tensors, implementation=implementation, dilation=dilation)
 
     assert torch.autograd.gradcheck(run, leaves)
     assert torch.autograd.gradgradcheck(run, leaves)
@@ -120,14 +144,15 @@ def test_gradients_of_some_of_the_inputs(implementation, needed):
         torch.testing.assert_close(value, expected)
 
 
+@pytest.mark.parametrize('dilation', [(1, 1), (2, 3)], ids=str)
 @pytest.mark.parametrize('implementation', ON_CPU)
-def test_decomposed_is_the_sum_of_its_branches(implementation):
+def test_decomposed_is_the_sum_of_its_branches(implementation, dilation):
     torch.manual_seed(0)
     x = torch.randn(2, 5, 9, 14)
     weights = [torch.randn(5, 1, *size) for size in ((11, 3), (3, 11), (3, 3))]
     bias = torch.randn(5)
-    out = decomposed_conv2d(x, *weights, bias, implementation)
-    wanted = sum(reference.forward(x, weight) for weight in weights)
+    out = decomposed_conv2d(x, *weights, bias, implementation, dilation)
+    wanted = sum(reference.forward(x, weight, dilation) for weight in weights)
     assert_accurate(out, wanted + bias.double().view(-1, 1, 1), torch.float32)
 
 
@@ -149,14 +174,15 @@ def test_empty_feature_maps(implementation, shape):
 class Layer(torch.nn.Module):
     """One convolution with a bias."""
 
-    def __init__(self, kernel=(3, 7)):
+    def __init__(self, kernel=(3, 7), dilation=1):
         super().__init__()
+        self.dilation = dilation
         torch.manual_seed(0)
         self.weight = torch.nn.Parameter(torch.randn(4, 1, *kernel))
         self.bias = torch.nn.Parameter(torch.randn(4))
 
     def forward(self, x):
-        return depthwise_conv2d(x, self.weight, self.bias)
+        return depthwise_conv2d(x, self.weight, self.bias, dilation=self.dilation)
 
 
 def test_operators_pass_the_checks_of_pytorch():
@@ -167,18 +193,21 @@ def test_operators_pass_the_checks_of_pytorch():
     )
     operators = torch.ops.mmslak
     torch.library.opcheck(operators.depthwise_conv2d, (x, [tall, wide], bias, 'auto'))
+    torch.library.opcheck(operators.depthwise_conv2d, (x, [tall, wide], bias, 'auto', [2, 3]))
     last = x.detach().contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(operators.depthwise_conv2d, (last, [tall], None, 'pytorch'))
     grad = torch.randn(2, 3, 4, 6, requires_grad=True)
-    torch.library.opcheck(operators.depthwise_conv2d_weight_gradient, (x, grad, 7, 3, 'auto'))
+    for arguments in ((x, grad, 7, 3, 'auto'), (x, grad, 7, 3, 'auto', [2, 3])):
+        torch.library.opcheck(operators.depthwise_conv2d_weight_gradient, arguments)
 
 
-def test_operations_are_counted_like_those_of_a_convolution():
+@pytest.mark.parametrize('dilation', [1, (2, 3)], ids=str)
+def test_operations_are_counted_like_those_of_a_convolution(dilation):
     x, weight = torch.randn(2, 4, 8, 9), torch.randn(4, 1, 3, 7, requires_grad=True)
     counts = []
     for implementation in ('native', 'auto'):
         with FlopCounterMode(display=False) as counter:
-            out = depthwise_conv2d(x.requires_grad_(), weight, None, implementation)
+            out = depthwise_conv2d(x.requires_grad_(), weight, None, implementation, dilation)
             forward = counter.get_total_flops()
             out.sum().backward()
         counts.append(forward)
@@ -188,10 +217,12 @@ def test_operations_are_counted_like_those_of_a_convolution():
     assert counter.get_total_flops() == 3 * counts[0]
 
 
-@pytest.mark.parametrize('shape', [(2, 4, 8, 9), (1, 4, 5, 5)])
-def test_compiles_and_exports(shape):
+@pytest.mark.parametrize(
+    ('shape', 'dilation'), [((2, 4, 8, 9), 1), ((1, 4, 5, 5), 1), ((2, 4, 8, 9), (2, 3))], ids=str
+)
+def test_compiles_and_exports(shape, dilation):
     torch._dynamo.reset()
-    layer, x = Layer(), torch.randn(shape)
+    layer, x = Layer(dilation=dilation), torch.randn(shape)
     compiled = torch.compile(layer, fullgraph=True, backend='aot_eager', dynamic=True)
     torch.testing.assert_close(compiled(x), layer(x))
     wanted = torch.autograd.grad(layer(x).square().sum(), layer.parameters())
@@ -222,46 +253,50 @@ def test_activation_checkpointing():
     assert all(map(torch.equal, torch.autograd.grad(again, (x, layer.weight)), plain))
 
 
-def test_function_transforms_and_forward_mode_derivatives():
+@pytest.mark.parametrize('dilation', [(1, 1), (2, 3)], ids=str)
+def test_function_transforms_and_forward_mode_derivatives(dilation):
     torch.manual_seed(0)
     x, tangent = torch.randn(2, 3, 4, 6, 5, dtype=torch.float64)
     weight = torch.randn(4, 1, 3, 7, dtype=torch.float64)
 
     def run(x):
-        return depthwise_conv2d(x, weight)
+        return depthwise_conv2d(x, weight, dilation=dilation)
 
     # The derivative of a linear function is the function itself.
     out, moved = torch.func.jvp(run, (x,), (tangent,))
-    torch.testing.assert_close(out, reference.forward(x, weight))
-    torch.testing.assert_close(moved, reference.forward(tangent, weight))
+    torch.testing.assert_close(out, reference.forward(x, weight, dilation))
+    torch.testing.assert_close(moved, reference.forward(tangent, weight, dilation))
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, tangent)
         moved = torch.autograd.forward_ad.unpack_dual(run(dual)).tangent
-        torch.testing.assert_close(moved, reference.forward(tangent, weight))
+        torch.testing.assert_close(moved, reference.forward(tangent, weight, dilation))
     both = torch.func.vmap(run)(torch.stack([x, tangent]))
-    torch.testing.assert_close(both[1], reference.forward(tangent, weight))
+    torch.testing.assert_close(both[1], reference.forward(tangent, weight, dilation))
     grad = torch.func.grad(lambda x: run(x).square().sum())(x)
-    wanted = reference.input_gradient(2 * reference.forward(x, weight), weight)
+    wanted = reference.input_gradient(2 * out, weight, dilation)
     torch.testing.assert_close(grad, wanted)
 
 
-def native_and_own(kernel):
+def native_and_own(kernel, dilation):
     """Return ``nn.Conv2d`` and the operator as functions of (x, weight, bias)."""
 
     def plain(x, weight, bias):
-        padding = (kernel[0] // 2, kernel[1] // 2)
-        return torch.nn.functional.conv2d(x, weight, bias, padding=padding, groups=len(weight))
+        padding = [k // 2 * step for k, step in zip(kernel, dilation, strict=True)]
+        return torch.nn.functional.conv2d(
+            x, weight, bias, padding=padding, dilation=dilation, groups=len(weight)
+        )
 
-    return plain, depthwise_conv2d
+    return plain, functools.partial(depthwise_conv2d, dilation=dilation)
 
 
-def test_batched_gradients():
+@pytest.mark.parametrize('dilation', [(1, 1), (2, 3)], ids=str)
+def test_batched_gradients(dilation):
     torch.manual_seed(0)
     shapes = ((2, 3, 4, 6), (3, 1, 3, 7), (3,))
     leaves = [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
     grads = torch.randn(4, 2, 3, 4, 6, dtype=torch.float64)
     first, second, jacobians, hessians = [], [], [], []
-    for convolve in native_and_own((3, 7)):
+    for convolve in native_and_own((3, 7), dilation):
         got = torch.autograd.grad(
             convolve(*leaves), leaves, grads, is_grads_batched=True, create_graph=True
         )
@@ -293,7 +328,8 @@ def test_batched_gradients():
     ],
     ids=str,
 )
-def test_batch_of_operators(dims):
+@pytest.mark.parametrize('dilation', [None, (2, 3)], ids=str)
+def test_batch_of_operators(dims, dilation):
     """The operators themselves under ``torch.vmap``, with any of their tensors batched."""
     torch.manual_seed(0)
 
@@ -308,18 +344,20 @@ def test_batch_of_operators(dims):
     def of(i, tensor, dim):
         return tensor if dim is None else tensor.select(dim, i)
 
+    options = ('auto', *([dilation] if dilation else []))
+    alike = (None,) * len(options)
     operator = torch.ops.mmslak.depthwise_conv2d
-    got = torch.vmap(operator, (*dims, None))(x, weights, bias, 'auto')
+    got = torch.vmap(operator, (*dims, *alike))(x, weights, bias, *options)
     for i in range(5):
         alone = [of(i, w, d) for w, d in zip(weights, dims[1], strict=True)]
-        wanted = operator(of(i, x, dims[0]), alone, of(i, bias, dims[2]), 'auto')
+        wanted = operator(of(i, x, dims[0]), alone, of(i, bias, dims[2]), *options)
         torch.testing.assert_close(got[i], wanted)
 
     grad = torch.randn(5, 2, 3, 4, 6)
     operator = torch.ops.mmslak.depthwise_conv2d_weight_gradient
-    got = torch.vmap(operator, (dims[0], 0, None, None, None))(x, grad, 3, 7, 'auto')
+    got = torch.vmap(operator, (dims[0], 0, None, None, *alike))(x, grad, 3, 7, *options)
     for i in range(5):
-        torch.testing.assert_close(got[i], operator(of(i, x, dims[0]), grad[i], 3, 7, 'auto'))
+        torch.testing.assert_close(got[i], operator(of(i, x, dims[0]), grad[i], 3, 7, *options))
 
 
 @pytest.mark.skipif(
@@ -349,6 +387,9 @@ def test_other_devices_use_the_convolution_of_pytorch():
         (dict(weight=torch.randn(3, 3, 3, 5)), r'\(3, 1, kh, kw\) for 3 channels'),
         (dict(weight=torch.randn(3, 1, 3, 5).double()), r'torch.float32 on cpu, got torch.float64'),
         (dict(bias=torch.randn(2)), r'bias must have shape \(3,\), got \(2,\)'),
+        (dict(dilation=0), 'dilation must be a positive int or two of them, got 0'),
+        (dict(dilation=(1, 2, 3)), r'dilation must be .* got \(1, 2, 3\)'),
+        (dict(dilation=(2, 1.5)), r'dilation must be .* got \(2, 1.5\)'),
         (dict(implementation='fast'), r"one of 'auto', .* got 'fast'"),
         (
             dict(implementation='triton'),

@@ -32,14 +32,14 @@ class Kernels:
     def available(self, x):
         return True
 
-    def candidates(self, task, x, kernel):
+    def candidates(self, task, x, kernel, dilation):
         return [SLOW, FAST]
 
-    def forward(self, x, weight, bias=None, add_to=None, blocks=None):
-        return self.run(blocks, lambda: native.forward(x, weight, bias, add_to))
+    def forward(self, *arguments, dilation, blocks=None):
+        return self.run(blocks, lambda: native.forward(*arguments, dilation=dilation))
 
-    def weight_gradient(self, x, grad, kernel_size, blocks=None):
-        return self.run(blocks, lambda: native.weight_gradient(x, grad, kernel_size))
+    def weight_gradient(self, *arguments, dilation, blocks=None):
+        return self.run(blocks, lambda: native.weight_gradient(*arguments, dilation=dilation))
 
     def run(self, blocks, compute):
         self.calls.append(blocks)
@@ -47,7 +47,7 @@ class Kernels:
 
 
 def raises(error):
-    def act(*arguments):
+    def act(*arguments, **options):
         raise error
 
     return act
@@ -66,7 +66,7 @@ def gpu(monkeypatch, tmp_path, caplog):
 
     monkeypatch.setattr(measured, 'triton', lambda: kernels)
     monkeypatch.setattr(measured, 'milliseconds', milliseconds)
-    monkeypatch.setattr(depthwise, 'choose', lambda x, kernel, gradient=False: 'measured')
+    monkeypatch.setattr(depthwise, 'choose', lambda *arguments: 'measured')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     kernels.new_process = lambda: monkeypatch.setattr(measured, '_state', measured._State())
     kernels.new_process()
@@ -135,6 +135,24 @@ def test_each_combination_is_measured(gpu):
     assert len(gpu.infos()) == 8
 
 
+def test_each_dilation_is_measured(gpu):
+    x, weight = tensors()
+    for count, dilation in enumerate([(1, 1), (2, 1), (1, 2)], start=1):
+        for _ in range(2):
+            out = measured.forward(x, weight, dilation=dilation)
+            assert relative_error(out.double(), reference.forward(x, weight, dilation)) < 1e-6
+        assert len(gpu.infos()) == count
+    assert gpu.infos()[-1].startswith('forward of 5x11 with dilation 1x2 on 1x3x8x9')
+    gpu.new_process()
+    gpu.calls.clear()
+    measured.forward(x, weight, dilation=(2, 1))
+    assert gpu.calls == [FAST]
+    got = measured.weight_gradient(x, x, KERNEL, (2, 1))
+    wanted = reference.weight_gradient(x, x, KERNEL, (2, 1))
+    assert relative_error(got.double(), wanted) < 1e-5
+    assert [record['dilation'] for record in measured.choices()] == [(1, 1), (2, 1), (1, 2), (2, 1)]
+
+
 def test_number_of_measured_shapes_is_limited(gpu, monkeypatch):
     monkeypatch.setattr(measured, 'SHAPES', 2)
     run(gpu, *tensors(images=1))
@@ -151,6 +169,8 @@ def test_small_kernels_use_pytorch(gpu):
     assert run(gpu, x.to(memory_format=torch.channels_last), weight)[1] == []
     assert not gpu.infos()
     assert run(gpu, x, weight)[1] != []
+    measured.forward(x.to(memory_format=torch.channels_last), weight, dilation=(2, 2))
+    assert 'with dilation 2x2' in gpu.infos()[-1]
 
 
 def test_result_that_differs_is_rejected(gpu):

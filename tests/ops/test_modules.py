@@ -13,6 +13,8 @@ from mmslak.ops import LargeKernelConv2d
         (9, dict(padding=4, groups=6)),
         ((5, 21), dict(padding=(2, 10), groups=6, bias=False)),
         ((21, 5), dict(padding='same', groups=6, dtype=torch.float64)),
+        ((5, 7), dict(padding=(4, 9), dilation=(2, 3), groups=6)),
+        (7, dict(padding='same', dilation=3, groups=6)),
     ],
 )
 def test_same_state_and_output_as_conv2d(kernel, options):
@@ -41,7 +43,11 @@ def test_same_state_and_output_as_conv2d(kernel, options):
         ),
         ((4, 4, (5, 6)), {}, r'even kernel size \(5, 6\)'),
         ((4, 4, 5), dict(stride=2, padding=2), r'stride \(2, 2\)'),
-        ((4, 4, 5), dict(dilation=2), r'dilation \(2, 2\)'),
+        (
+            (4, 4, 5),
+            dict(padding=2, dilation=2),
+            r'padding \(2, 2\) instead of "same" padding \(4, 4\)',
+        ),
         ((4, 4, 5), dict(padding=1), r'padding \(1, 1\) instead of "same" padding \(2, 2\)'),
         ((4, 4, 5), dict(padding_mode='reflect'), "padding_mode 'reflect'"),
         ((4, 4, 5), dict(implementation='best'), "one of 'auto', .* got 'best'"),

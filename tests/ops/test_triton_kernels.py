@@ -75,28 +75,35 @@ def tensor(shape, dtype, layout='contiguous', seed=0):
     return arrange(torch.randn(shape, generator=generator).to(DEVICE, dtype), layout)
 
 
-def input_gradient(grad, weight):
+def input_gradient(grad, weight, dilation=(1, 1)):
     """Return the gradient of the input as the operator computes it."""
-    return triton_kernels.forward(grad, weight.flip((2, 3)))
+    return triton_kernels.forward(grad, weight.flip((2, 3)), dilation=dilation)
 
 
-def check(shape, kernel, dtype=torch.float32, layout='contiguous', grad_layout='contiguous'):
+def check(
+    shape,
+    kernel,
+    dtype=torch.float32,
+    layout='contiguous',
+    grad_layout='contiguous',
+    dilation=(1, 1),
+):
     x = tensor(shape, dtype, layout, 1)
     grad = tensor(shape, dtype, grad_layout, 2)
     weight = tensor((shape[1], 1, *kernel), dtype, 'contiguous', 3)
     copies = [t.clone() for t in (x, grad, weight)]
 
-    out = triton_kernels.forward(x, weight)
-    x_grad = input_gradient(grad, weight)
-    weight_grad = triton_kernels.weight_gradient(x, grad, kernel)
+    out = triton_kernels.forward(x, weight, dilation=dilation)
+    x_grad = input_gradient(grad, weight, dilation)
+    weight_grad = triton_kernels.weight_gradient(x, grad, kernel, dilation)
 
     assert out.dtype == x_grad.dtype == weight_grad.dtype == dtype
     assert out.stride() == torch.empty_like(x).stride()
     assert x_grad.stride() == torch.empty_like(grad).stride()
     assert weight_grad.is_contiguous()
-    assert_near(out, reference.forward, x, weight)
-    assert_near(x_grad, reference.input_gradient, grad, weight)
-    assert_near(weight_grad, reference.weight_gradient, x, grad, kernel)
+    assert_near(out, reference.forward, x, weight, dilation)
+    assert_near(x_grad, reference.input_gradient, grad, weight, dilation)
+    assert_near(weight_grad, reference.weight_gradient, x, grad, kernel, dilation)
     assert all(map(torch.equal, copies, (x, grad, weight)))
 
 
@@ -114,43 +121,48 @@ def cases(long, square, side, channels):
         st.integers(0, 3), st.integers(1, channels), st.integers(1, side), st.integers(1, side)
     )
     layouts = st.sampled_from(LAYOUTS)
-    return given(shapes, kernels, st.sampled_from(DTYPES), layouts, layouts)
+    steps = st.integers(1, 5)
+    dilations = st.one_of(st.just((1, 1)), st.tuples(steps, steps))
+    return given(shapes, kernels, st.sampled_from(DTYPES), layouts, layouts, dilations)
 
 
 @runs_kernels
-@settings(max_examples=16, deadline=None, derandomize=True, database=None)
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
 @cases(long=61, square=9, side=20, channels=5)
-@example((1, 1, 1, 1), (1, 1), torch.float32, 'contiguous', 'contiguous')
-@example((1, 1, 1, 1), (5, 51), torch.float16, 'contiguous', 'contiguous')
-@example((2, 3, 16, 8), (51, 5), torch.float16, 'channels_last', 'sliced')
-@example((2, 3, 8, 16), (5, 51), torch.bfloat16, 'sliced', 'channels_last')
-@example((3, 2, 7, 7), (13, 5), torch.bfloat16, 'transposed', 'expanded')
-def test_equals_the_reference(shape, kernel, dtype, layout, grad_layout):
-    check(shape, kernel, dtype, layout, grad_layout)
+@example((1, 1, 1, 1), (1, 1), torch.float32, 'contiguous', 'contiguous', (1, 1))
+@example((1, 1, 1, 1), (5, 51), torch.float16, 'contiguous', 'contiguous', (1, 1))
+@example((2, 3, 16, 8), (51, 5), torch.float16, 'channels_last', 'sliced', (1, 1))
+@example((2, 3, 8, 16), (5, 51), torch.bfloat16, 'sliced', 'channels_last', (1, 1))
+@example((3, 2, 7, 7), (13, 5), torch.bfloat16, 'transposed', 'expanded', (1, 1))
+@example((2, 3, 16, 8), (7, 3), torch.float16, 'channels_last', 'sliced', (2, 3))
+@example((1, 1, 5, 9), (3, 5), torch.float32, 'contiguous', 'contiguous', (40, 10**12))
+def test_equals_the_reference(shape, kernel, dtype, layout, grad_layout, dilation):
+    check(shape, kernel, dtype, layout, grad_layout, dilation)
 
 
 @pytest.mark.slow
 @runs_kernels
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @cases(long=151, square=31, side=80, channels=5)
-def test_equals_the_reference_at_larger_sizes(shape, kernel, dtype, layout, grad_layout):
-    check(shape, kernel, dtype, layout, grad_layout)
+def test_equals_the_reference_at_larger_sizes(shape, kernel, dtype, layout, grad_layout, dilation):
+    check(shape, kernel, dtype, layout, grad_layout, dilation)
 
 
 @runs_kernels
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 @pytest.mark.parametrize(
-    'shape, kernel',
+    'shape, kernel, dilation',
     [
-        ((1, 1, 2, 200), (3, 51)),
-        ((1, 1, 200, 2), (151, 1)),
-        ((1, 1, 3, 136), (1, 5)),
-        ((3, 1, 70, 5), (3, 3)),
+        ((1, 1, 2, 200), (3, 51), (1, 1)),
+        ((1, 1, 200, 2), (151, 1), (1, 1)),
+        ((1, 1, 3, 136), (1, 5), (1, 1)),
+        ((3, 1, 70, 5), (3, 3), (1, 1)),
+        ((1, 1, 4, 200), (3, 13), (2, 5)),
     ],
-    ids=['wide', 'tall', 'small', 'many-lines'],
+    ids=['wide', 'tall', 'small', 'many-lines', 'dilated'],
 )
-def test_several_blocks(shape, kernel, dtype):
-    check(shape, kernel, dtype)
+def test_several_blocks(shape, kernel, dilation, dtype):
+    check(shape, kernel, dtype, dilation=dilation)
 
 
 @runs_kernels
@@ -371,7 +383,7 @@ def test_available():
     assert not triton_kernels.available(torch.ones(1, device=DEVICE, dtype=torch.float64))
 
 
-def launches(monkeypatch, capability, shape, kernel, dtype, layout='contiguous'):
+def launches(monkeypatch, capability, shape, kernel, dtype, layout, dilation):
     """Return what the forward pass and the weight gradient would launch with this capability."""
     recorded = []
     with monkeypatch.context() as patch:
@@ -379,8 +391,8 @@ def launches(monkeypatch, capability, shape, kernel, dtype, layout='contiguous')
         patch.setattr(triton_kernels, '_capability', lambda x: capability)
         x = torch.empty(shape, dtype=dtype, device='meta')
         grad = x.to(memory_format=torch.channels_last) if layout == 'channels_last' else x
-        triton_kernels.forward(grad, x.new_empty(shape[1], 1, *kernel))
-        triton_kernels.weight_gradient(x, grad, kernel)
+        triton_kernels.forward(grad, x.new_empty(shape[1], 1, *kernel), dilation=dilation)
+        triton_kernels.weight_gradient(x, grad, kernel, dilation)
     assert len(recorded) == 2
     return recorded
 
@@ -428,16 +440,19 @@ def usage(result, folder):
 def check_compiled(monkeypatch, tf32, tmp_path):
     monkeypatch.setattr(triton.knobs.cache, 'dir', str(tmp_path))
 
-    def check(capability, shape, kernel, precision, layout):
+    def check(capability, shape, kernel, precision, layout, dilation=(1, 1)):
         tf32(precision == 'tf32')
-        compile_and_inspect(monkeypatch, tmp_path, capability, shape, kernel, precision, layout)
+        case = shape, kernel, precision, layout, dilation
+        compile_and_inspect(monkeypatch, tmp_path, capability, *case)
 
     return check
 
 
-def compile_and_inspect(monkeypatch, folder, capability, shape, kernel, precision, layout):
+def compile_and_inspect(
+    monkeypatch, folder, capability, shape, kernel, precision, layout, dilation
+):
     dtype = getattr(torch, precision if 'float' in precision else 'float32')
-    for launch in launches(monkeypatch, capability, shape, kernel, dtype, layout):
+    for launch in launches(monkeypatch, capability, shape, kernel, dtype, layout, dilation):
         blocks, arguments = launch[1].blocks, launch[1].arguments
         result = compiled(launch, capability)
         registers, stack = usage(result, folder)
@@ -490,3 +505,11 @@ def test_compiles(precision, check_compiled):
 )
 def test_compiles_for_all_shapes(shape, kernel, layout, capability, precision, check_compiled):
     check_compiled(capability, shape, kernel, precision, layout)
+
+
+@pytest.mark.slow
+@compiles
+@pytest.mark.parametrize('precision', ['float16', 'tf32', 'ieee'])
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+def test_compiles_with_dilation(layout, precision, check_compiled):
+    check_compiled((9, 0), (64, 384, 56, 56), (7, 7), precision, layout, (3, 3))

@@ -2,6 +2,7 @@
 
     python tools/benchmark/large_kernel.py --device cpu --threads 2
     python tools/benchmark/large_kernel.py --device cuda --dtype bf16 --shapes figure4
+    python tools/benchmark/large_kernel.py --shapes stage1 --kernels 5x5 13x13 --dilation 2 5
 
 The implementations are timed in turns. Quote the ratios of their medians, because milliseconds
 depend on the machine. `native` is nn.Conv2d, which the speed-up compares with. Implementations
@@ -32,6 +33,7 @@ STAGES = [
 ]
 SHAPES = {
     'stages': STAGES,
+    'stage1': STAGES[:1],
     'maps': [((1, 124, 200, 320), 51), ((1, 124, 128, 128), 51)],
     # Figure 4 of the paper, right: 384 channels, batch size 64.
     'figure4': [((64, 384, side, side), 51) for side in (7, 14, 28, 56)],
@@ -44,9 +46,7 @@ KERNELS = {
     'tall': lambda m: [(m, SMALL)],
     'block': lambda m: [(m, SMALL), (SMALL, m), (SMALL, SMALL)],
     # Kernels of other networks, for which this package should not be slower.
-    '3x3': lambda m: [(3, 3)],
-    '7x7': lambda m: [(7, 7)],
-    '31x31': lambda m: [(31, 31)],
+    **{f'{k}x{k}': lambda m, k=k: [(k, k)] for k in (3, 5, 7, 9, 13, 31)},
 }
 PASSES = ('forward', 'forward_backward')
 LAST = '_channels_last'
@@ -60,6 +60,7 @@ class Case:
         shape (tuple[int, ...]): (N, C, H, W) of the feature map.
         m (int): Kernel size M.
         kernel (str): A key of :data:`KERNELS`.
+        dilation (int): Distance of neighbouring weights.
         direction (str): One of :data:`PASSES`.
         device (str): ``cpu`` or ``cuda``.
         dtype (str): A key of :data:`DTYPES`.
@@ -68,6 +69,7 @@ class Case:
     shape: tuple[int, ...]
     m: int
     kernel: str
+    dilation: int
     direction: str
     device: str
     dtype: str
@@ -83,7 +85,8 @@ class Case:
         return 'block' if self.kernel == 'block' else list(self.sizes[0])
 
     def __str__(self) -> str:
-        return f'{_times(self.shape)}, {_kernel_name(self.kernel_size)}, {self.direction}'
+        name = _kernel_name(self.kernel_size, self.dilation)
+        return f'{_times(self.shape)}, {name}, {self.direction}'
 
 
 def parse_args() -> argparse.Namespace:
@@ -99,14 +102,23 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         '--shapes', nargs='+', choices=list(SHAPES), default=['stages', 'maps'],
-        help='feature maps: stages are those of SLaK-T at 224 x 224 with batch size 4, maps are '
-        'larger, figure4 are those of figure 4 in the paper (default: stages maps)',
+        help='feature maps: stages are those of SLaK-T at 224 x 224 with batch size 4, stage1 is '
+        'the first of them, maps are larger, figure4 are those of figure 4 in the paper '
+        '(default: stages maps)',
     )  # fmt: skip
     parser.add_argument(
         '--kernels', nargs='+', choices=list(KERNELS), default=['wide', 'tall', 'block'],
         help='kernels: wide is 5 x M, tall is M x 5, block is the sum of M x 5, 5 x M and 5 x 5 '
         '(default: wide tall block)',
     )  # fmt: skip
+    parser.add_argument(
+        '--dilation',
+        nargs='+',
+        type=int,
+        default=[1],
+        metavar='D',
+        help='distances of neighbouring weights (default: 1)',
+    )
     parser.add_argument(
         '--implementations',
         nargs='+',
@@ -138,6 +150,8 @@ def parse_args() -> argparse.Namespace:
             f'--implementations: {", ".join(sorted(unknown))} not among {", ".join(available)}'
         )
     args.implementations = [n for n in available if n in (args.implementations or available)]
+    if min(args.dilation) < 1:
+        raise ValueError(f'--dilation must be positive, got {min(args.dilation)}')
     if args.repeats < 1:
         raise ValueError(f'--repeats must be positive, got {args.repeats}')
     return args
@@ -157,9 +171,10 @@ def run_benchmark(args: argparse.Namespace) -> list[dict]:
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     cases = [
-        Case(shape, m, kernel, direction, args.device, args.dtype)
+        Case(shape, m, kernel, dilation, direction, args.device, args.dtype)
         for group in args.shapes
         for kernel in args.kernels
+        for dilation in args.dilation
         for shape, m in SHAPES[group]
         for direction in args.passes
     ]
@@ -176,6 +191,7 @@ def run_benchmark(args: argparse.Namespace) -> list[dict]:
                 dict(
                     shape=list(case.shape),
                     kernel=case.kernel_size,
+                    dilation=case.dilation,
                     implementation=name,
                     ms=round(cost.ms, 4),
                     peak_mb=None if cost.peak_mb is None else round(cost.peak_mb, 2),
@@ -187,22 +203,24 @@ def run_benchmark(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def fft_conv2d(x: Tensor, weight: Tensor) -> Tensor:
+def fft_conv2d(x: Tensor, weight: Tensor, dilation: int = 1) -> Tensor:
     """Convolve by Fourier transforms, whose time does not grow with the kernel."""
     height, width = x.shape[-2:]
-    rows, columns = weight.shape[-2:]
+    rows, columns = (dilation * (k - 1) + 1 for k in weight.shape[-2:])
+    spread = weight.new_zeros(*weight.shape[:2], rows, columns)
+    spread[..., ::dilation, ::dilation] = weight
     size = (height + rows - 1, width + columns - 1)
     spectrum = torch.fft.rfft2(x.float(), s=size)
-    kernel = torch.fft.rfft2(weight[:, 0].float(), s=size)
+    kernel = torch.fft.rfft2(spread[:, 0].float(), s=size)
     out = torch.fft.irfft2(spectrum * kernel.conj(), s=size)
     # The negative shifts of the correlation are at the end.
     out = out.roll((rows // 2, columns // 2), (-2, -1))
     return out[..., :height, :width].to(x.dtype)
 
 
-def _native(x: Tensor, weight: Tensor) -> Tensor:
-    padding = (weight.shape[-2] // 2, weight.shape[-1] // 2)
-    return F.conv2d(x, weight, padding=padding, groups=x.shape[1])
+def _native(x: Tensor, weight: Tensor, dilation: int) -> Tensor:
+    padding = [k // 2 * dilation for k in weight.shape[-2:]]
+    return F.conv2d(x, weight, padding=padding, dilation=dilation, groups=x.shape[1])
 
 
 def _way(name: str, case: Case) -> Callable[[], Callable[[], object]]:
@@ -210,23 +228,24 @@ def _way(name: str, case: Case) -> Callable[[], Callable[[], object]]:
     backward = case.direction == 'forward_backward'
     layout = torch.channels_last if name.endswith(LAST) else torch.contiguous_format
     implementation = name.removesuffix(LAST)
+    options = dict(implementation=implementation, dilation=case.dilation)
 
     def convolve(x: Tensor, weights: list[Tensor]) -> Tensor:
         if implementation == 'native':
-            outputs = [_native(x, weight) for weight in weights]
+            outputs = [_native(x, weight, case.dilation) for weight in weights]
         elif implementation == 'fft':
-            outputs = [fft_conv2d(x, weight) for weight in weights]
+            outputs = [fft_conv2d(x, weight, case.dilation) for weight in weights]
         elif len(weights) == 3 and not backward:
             # As in inference, where the batch norms between the branches and the sum are folded.
-            return decomposed_conv2d(x, *weights, implementation=implementation)
+            return decomposed_conv2d(x, *weights, **options)
         else:
-            outputs = [depthwise_conv2d(x, weight, None, implementation) for weight in weights]
+            outputs = [depthwise_conv2d(x, weight, **options) for weight in weights]
         return sum(outputs[1:], outputs[0])
 
     def prepare():
-        options = dict(device=case.device, dtype=DTYPES[case.dtype])
-        x = torch.randn(case.shape, **options).contiguous(memory_format=layout)
-        weights = [torch.randn(case.shape[1], 1, *size, **options) / case.m for size in case.sizes]
+        place = dict(device=case.device, dtype=DTYPES[case.dtype])
+        x = torch.randn(case.shape, **place).contiguous(memory_format=layout)
+        weights = [torch.randn(case.shape[1], 1, *size, **place) / case.m for size in case.sizes]
         if not backward:
 
             def run():
@@ -247,8 +266,9 @@ def _times(numbers) -> str:
     return 'x'.join(map(str, numbers))
 
 
-def _kernel_name(kernel: str | list[int]) -> str:
-    return kernel if isinstance(kernel, str) else _times(kernel)
+def _kernel_name(kernel: str | list[int], dilation: int) -> str:
+    name = kernel if isinstance(kernel, str) else _times(kernel)
+    return name if dilation == 1 else f'{name}, dilation {dilation}'
 
 
 def report(rows: list[dict], args: argparse.Namespace) -> None:
@@ -262,12 +282,12 @@ def report(rows: list[dict], args: argparse.Namespace) -> None:
         table.add_column(heading, justify='right')
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
-        groups.setdefault((tuple(row['shape']), str(row['kernel']), row['pass']), []).append(row)
+        name = _kernel_name(row['kernel'], row['dilation'])
+        groups.setdefault((tuple(row['shape']), name, row['pass']), []).append(row)
     worst = 0.0
-    for group in groups.values():
+    for (shape, name, direction), group in groups.items():
         native = [r['ms'] for r in group if r['implementation'].startswith('native')]
-        first, name = group[0], _kernel_name(group[0]['kernel'])
-        heading = [_times(first['shape']), name, first['pass'].replace('_', ' + ')]
+        heading = [_times(shape), name, direction.replace('_', ' + ')]
         for row in group:
             # Users choose the memory format, so the best is that of the same format.
             last = row['implementation'].endswith(LAST)
@@ -276,7 +296,7 @@ def report(rows: list[dict], args: argparse.Namespace) -> None:
             if row['implementation'].startswith('auto'):
                 worst = max(worst, over)
             table.add_row(
-                *(heading if row is first else ['', '', '']),
+                *(heading if row is group[0] else ['', '', '']),
                 row['implementation'],
                 f'{row["ms"]:.2f}',
                 '-' if row['peak_mb'] is None else f'{row["peak_mb"]:.1f}',
