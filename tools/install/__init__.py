@@ -9,8 +9,9 @@ shows the progress.
 An installation may be interrupted and started again at any moment:
 
 - ``mmslak-stamp`` in the environment is written last. It holds a hash of everything that decides
-  what is in it: if it matches, there is nothing to do. It is removed before the first change, and an
-  environment without it is made from scratch. That is quick, because uv keeps what it downloaded.
+  what is in it: if it matches, there is nothing to do. It is removed before the first change, and
+  an environment without it is made from scratch. That is quick, because uv keeps what it
+  downloaded.
 - mmcv is built in a directory of its own, and its wheel moves into the wheelhouse in one step.
   ``make clean`` leaves the wheelhouse alone, so the operators are compiled once.
 - Locks keep apart two runs that share a checkout, a wheelhouse or a home directory.

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import time
@@ -102,7 +103,7 @@ def install(stack, request):
             interpreter = choose(request, stack.venv, uv, display.say)
             up_to_date = up_to_date and interpreter == python_of_venv(stack.venv)
         if up_to_date:
-            display.say('make install: %s is up to date' % stack.venv_name)
+            display.say('make install: %s is up to date' % stack.venv.name)
             return
         uv.python = interpreter.path
         house = wheelhouse.directory_for(interpreter, os.environ, stack)
@@ -130,6 +131,20 @@ def stop(signum, frame):
     raise KeyboardInterrupt
 
 
+def environment_name(text):
+    """Return the name of an environment, which is removed if it is replaced.
+
+    Raises:
+        argparse.ArgumentTypeError: if the name could be that of something else.
+    """
+    if not re.match(r'\.venv(-[\w.-]+)?$', text):
+        raise argparse.ArgumentTypeError(
+            '%r is not .venv, nor a name such as .venv-other: environments are directories in the '
+            'checkout' % text
+        )
+    return text
+
+
 def make_parser():
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -152,8 +167,10 @@ def make_parser():
     )
     parser.add_argument(
         '--venv',
-        metavar='DIR',
-        help='the environment; default: .venv in the checkout, or .venv-onedl for --stack onedl',
+        metavar='NAME',
+        type=environment_name,
+        help='the environment, a directory in the checkout; default: .venv, or .venv-onedl for '
+        '--stack onedl',
     )
     parser.add_argument(
         '--lock',

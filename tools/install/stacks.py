@@ -46,14 +46,6 @@ class Stack(collections.namedtuple('Stack', 'name root venv')):
         name, version = re.search(r'^([\w-]+)==(\S+)', text, re.MULTILINE).groups()
         return '%s-%s' % (name.replace('-', '_'), version)
 
-    @property
-    def venv_name(self):
-        """The path of the environment, relative to the checkout if it is inside."""
-        try:
-            return str(self.venv.relative_to(self.root))
-        except ValueError:
-            return str(self.venv)
-
     def pinned_version(self, name):
         """Return the version that the lock file pins ``name`` to."""
         text = self.lock_file.read_text(encoding='utf-8')
@@ -89,7 +81,8 @@ def get(name=NAMES[0], root=ROOT, venv=None):
     Args:
         name (str): one of ``NAMES``.
         root (Path): the checkout.
-        venv (Path): the environment, by default ``.venv`` or ``.venv-NAME`` in the checkout.
+        venv (str): the name of the environment, by default ``.venv`` or
+            ``.venv-STACK``.
     """
     default = '.venv' if name == NAMES[0] else '.venv-' + name
     return Stack(name, root, root / (venv or default))

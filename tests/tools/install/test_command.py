@@ -94,6 +94,13 @@ class TestInstall:
         assert (checkout / '.venv-other' / 'mmslak-stamp').exists()
         assert not (checkout / '.venv').exists()
 
+    @pytest.mark.parametrize('name', ['/tmp/other', 'docs', '..', '.venv/../docs', '.git'])
+    def test_only_environments_are_replaced(self, checkout, machine_with_uv, name):
+        status, _, errors = run(checkout, machine_with_uv, '--venv', name)
+        assert status == 2
+        assert f'{name!r} is not .venv, nor a name such as .venv-other' in errors
+        assert calls(machine_with_uv) == []
+
     def test_changed_pins_update_the_environment(self, checkout, machine_with_uv):
         run(checkout, machine_with_uv)
         (checkout / '.venv' / 'kept').touch()
