@@ -237,8 +237,7 @@ def _skip_used(loop: BaseLoop, batches: SeededBatches, meta: dict, skip: int) ->
         # How often a finite sampler has started again.
         iterator = loop.dataloader_iterator
         iterator._epoch = max(skip - 1, 0) // len(batches)
-        # MMEngine skips as many items as there were iterations: its fork by a method, MMEngine 0.10.7
-        # by taking them.
+        # MMEngine skips as many items as there were iterations, its fork with a method.
         if hasattr(iterator, 'skip_iter'):
             iterator.skip_iter = lambda iterations: None
         else:
