@@ -175,7 +175,7 @@ def make_parser():
     parser.add_argument(
         '--lock',
         action='store_true',
-        help='renew requirements/lock.txt instead of installing (make lock)',
+        help='renew the lock files instead of installing (make lock)',
     )
     parser.add_argument(
         '--test-matrix',
