@@ -12,6 +12,9 @@ from . import sparsity
 
 if importlib.util.find_spec('mmengine') is not None:
     from . import engine, models
+    from .toolboxes import find_forks
+
+    find_forks()
 
 __version__ = '0.1.0'
 __all__ = ['__version__', 'engine', 'models', 'sparsity']

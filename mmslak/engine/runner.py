@@ -235,9 +235,13 @@ def _skip_used(loop: BaseLoop, batches: SeededBatches, meta: dict, skip: int) ->
     """
     if isinstance(loop, IterBasedTrainLoop):
         # How often a finite sampler has started again.
-        loop.dataloader_iterator._epoch = max(skip - 1, 0) // len(batches)
-        # MMEngine skips as many items as there were iterations.
-        loop.dataloader_iterator = chain(repeat(None, meta['iter']), loop.dataloader_iterator)
+        iterator = loop.dataloader_iterator
+        iterator._epoch = max(skip - 1, 0) // len(batches)
+        # MMEngine skips as many items as there were iterations, its fork with a method.
+        if hasattr(iterator, 'skip_iter'):
+            iterator.skip_iter = lambda iterations: None
+        else:
+            loop.dataloader_iterator = chain(repeat(None, meta['iter']), iterator)
     elif isinstance(loop, EpochBasedTrainLoop):
         run_iter, epoch = loop.run_iter, meta['epoch']
         # A pass after the last epoch has its order. MMEngine sets that of each epoch itself.

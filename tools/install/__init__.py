@@ -1,5 +1,6 @@
 """Installs mmslak and everything it needs, pinned, into ``.venv``; ``make install`` runs this.
 
+``stacks.py`` lists the sets of toolboxes that can be installed, each with pins and an environment.
 uv finds or downloads Python, makes the environment and installs ``requirements/lock.txt``. This
 package does the rest: it fetches uv where it is missing, compiles mmcv's operators (quickly, for
 the right device, once for each torch and Python), checks the machine before any work starts, and
@@ -7,9 +8,10 @@ shows the progress.
 
 An installation may be interrupted and started again at any moment:
 
-- ``.venv/mmslak-stamp`` is written last. It holds a hash of everything that decides what is in
-  ``.venv``: if it matches, there is nothing to do. It is removed before the first change, and an
-  environment without it is made from scratch. That is quick, because uv keeps what it downloaded.
+- ``mmslak-stamp`` in the environment is written last. It holds a hash of everything that decides
+  what is in it: if it matches, there is nothing to do. It is removed before the first change, and
+  an environment without it is made from scratch. That is quick, because uv keeps what it
+  downloaded.
 - mmcv is built in a directory of its own, and its wheel moves into the wheelhouse in one step.
   ``make clean`` leaves the wheelhouse alone, so the operators are compiled once.
 - Locks keep apart two runs that share a checkout, a wheelhouse or a home directory.
@@ -21,5 +23,4 @@ Python must get far enough to say so.
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-VENV = ROOT / '.venv'
 REQUIREMENTS = ROOT / 'requirements'

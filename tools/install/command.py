@@ -2,11 +2,12 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import time
 
-from . import REQUIREMENTS, ROOT, VENV, lock, stamp, wheelhouse
+from . import ROOT, lock, matrix, stacks, stamp, wheelhouse
 from .checks import InstallError, check_disk, find_compiler
 from .display import Display, FixedProgress, SyncProgress, as_time
 from .environment import Environment, remove
@@ -27,11 +28,11 @@ assert torchvision.ops.nms(box, score, 0.5).tolist() == [0], 'torchvision::nms i
 """
 
 
-def install_pins(uv, environment):
-    """Install exactly the packages of ``requirements/lock.txt``."""
+def install_pins(uv, stack, environment):
+    """Install exactly the packages of the lock file of a stack."""
     command = uv.pip('sync', environment)
-    command += '--require-hashes --only-binary :all: --compile-bytecode'.split()
-    environment.run(command + [REQUIREMENTS / 'lock.txt'], SyncProgress())
+    command += ['--require-hashes'] + stack.build_options + ['--compile-bytecode', stack.lock_file]
+    environment.run(command, SyncProgress())
 
 
 def install_project(uv, environment):
@@ -53,11 +54,12 @@ def check_installation(environment, wheel):
         ) from None
 
 
-def install_packages(uv, interpreter, complete, display):
+def install_packages(uv, stack, interpreter, complete, display):
     """Carry out the numbered steps.
 
     Args:
         uv (Uv): makes the environment and installs the packages.
+        stack (Stack): what to install, and where.
         interpreter (Interpreter): the Python of the environment.
         complete (bool): whether an environment of this Python is there, with other pins.
         display (Display): shows the steps.
@@ -66,18 +68,18 @@ def install_packages(uv, interpreter, complete, display):
         display.step('environment: updating the one that is there', '1 s')
     else:
         display.step('environment', '5 s')
-        remove(VENV)
-        uv.make_venv(VENV, interpreter)
+        remove(stack.venv)
+        uv.make_venv(stack.venv, interpreter)
     display.done()
-    with Environment(VENV, uv.env, display) as environment:
-        torch, others = stamp.pinned_version('torch', ROOT), stamp.count_pins(ROOT) - 1
+    with Environment(stack.venv, uv.env, display) as environment:
+        torch, others = stack.pinned_version('torch'), len(stack.pinned_names) - 1
         display.step(
             'torch %s and %d other packages, 3 GB to download unless uv has them' % (torch, others),
             '10 s to 2 min' if complete else '1 to 2 min',
         )
-        install_pins(uv, environment)
+        install_pins(uv, stack, environment)
         display.done()
-        wheel = install_mmcv(uv, interpreter, environment)
+        wheel = install_mmcv(uv, stack, interpreter, environment)
         display.step('mmslak itself', '5 s')
         install_project(uv, environment)
         display.done()
@@ -86,41 +88,41 @@ def install_packages(uv, interpreter, complete, display):
         display.done()
 
 
-def install(request):
-    """Bring ``.venv`` up to date.
+def install(stack, request):
+    """Bring the environment of a stack up to date.
 
     Args:
+        stack (Stack): what to install, and where.
         request (str): the Python to use, as for ``interpreter.choose``, or None.
     """
     display = Display()
     uv = Uv(os.environ, display)
     with locked(ROOT / '.install.lock', display, str(ROOT)):
-        up_to_date = stamp.is_up_to_date(ROOT, minor_of_venv(VENV))
+        up_to_date = stamp.is_up_to_date(stack, minor_of_venv(stack.venv))
         if request or not up_to_date:
-            interpreter = choose(request, VENV, uv, display.say)
-            up_to_date = up_to_date and interpreter == python_of_venv(VENV)
+            interpreter = choose(request, stack.venv, uv, display.say)
+            up_to_date = up_to_date and interpreter == python_of_venv(stack.venv)
         if up_to_date:
-            display.say('make install: .venv is up to date')
+            display.say('make install: %s is up to date' % stack.venv.name)
             return
         uv.python = interpreter.path
-        torch_version = stamp.pinned_version('torch', ROOT)
-        house = wheelhouse.directory_for(interpreter, os.environ, torch_version)
-        compiled = wheelhouse.has_wheel(house)
+        house = wheelhouse.directory_for(interpreter, os.environ, stack)
+        compiled = wheelhouse.has_wheel(house, stack.mmcv_archive)
         if not compiled:
             find_compiler(os.environ)
             interpreter = with_headers(interpreter, request, uv)
-        complete = stamp.is_complete(VENV) and interpreter == python_of_venv(VENV)
+        complete = stamp.is_complete(stack.venv) and interpreter == python_of_venv(stack.venv)
         if not complete:
             check_disk(ROOT)
             check_disk(uv.cache_directory())
 
         display.say(
             'Installing mmslak into %s with Python %s: about %s'
-            % (VENV, interpreter.number, '2 to 3 min' if compiled else '6 to 8 min')
+            % (stack.venv, interpreter.number, '2 to 3 min' if compiled else '6 to 8 min')
         )
-        stamp.remove(ROOT)
-        install_packages(uv, interpreter, complete, display)
-        stamp.write(ROOT, interpreter.minor)
+        stamp.remove(stack)
+        install_packages(uv, stack, interpreter, complete, display)
+        stamp.write(stack, interpreter.minor)
         display.say('Installed in %s.' % as_time(time.monotonic() - display.began))
 
 
@@ -129,11 +131,25 @@ def stop(signum, frame):
     raise KeyboardInterrupt
 
 
+def environment_name(text):
+    """Return the name of an environment, which is removed if it is replaced.
+
+    Raises:
+        argparse.ArgumentTypeError: if the name could be that of something else.
+    """
+    if not re.match(r'\.venv(-[\w.-]+)?$', text):
+        raise argparse.ArgumentTypeError(
+            '%r is not .venv, nor a name such as .venv-other: environments are directories in the '
+            'checkout' % text
+        )
+    return text
+
+
 def make_parser():
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog='python3 tools/install',
-        description='Install mmslak and everything it needs, pinned, into .venv (make install).',
+        description='Install mmslak and everything it needs, pinned (make install).',
         epilog='MMSLAK_WHEELHOUSE=DIR moves the directory for compiled mmcv wheels from '
         '~/.cache/mmslak/wheelhouse.',
     )
@@ -141,12 +157,32 @@ def make_parser():
         '--python',
         metavar='PYTHON',
         help='the Python to use: a version such as 3.12, which uv downloads if needed, a program '
-        'or its path; default: that of .venv, else the running one',
+        'or its path; default: that of the environment, else the running one',
+    )
+    parser.add_argument(
+        '--stack',
+        choices=stacks.NAMES,
+        default=stacks.NAMES[0],
+        help='the toolboxes: those of OpenMMLab (default), or onedl, their maintained fork',
+    )
+    parser.add_argument(
+        '--venv',
+        metavar='NAME',
+        type=environment_name,
+        help='the environment, a directory in the checkout; default: .venv, or .venv-onedl for '
+        '--stack onedl',
     )
     parser.add_argument(
         '--lock',
         action='store_true',
-        help='renew requirements/lock.txt instead of installing (make lock)',
+        help='renew the lock files instead of installing (make lock)',
+    )
+    parser.add_argument(
+        '--test-matrix',
+        nargs='*',
+        metavar='TEST',
+        help='run these tests, or all that are not slow, on every stack and Python and on the '
+        'lowest torch, instead of installing (make test-matrix)',
     )
     parser.add_argument(
         '--upgrade', action='store_true', help='with --lock: take the newest versions'
@@ -168,8 +204,10 @@ def main(arguments):
     try:
         if options.lock:
             lock.renew(Uv(os.environ, Display()), options.upgrade)
+        elif options.test_matrix is not None:
+            return matrix.run(Uv(os.environ, Display()), os.environ, options.test_matrix)
         else:
-            install(options.python)
+            install(stacks.get(options.stack, venv=options.venv), options.python)
     except InstallError as error:
         print('%s: %s' % (target, error), file=sys.stderr)
         return 1

@@ -11,11 +11,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from . import REQUIREMENTS, ROOT
 from .checks import InstallError, find_compiler
 from .display import FixedProgress, NinjaProgress
 from .process import locked
-from .stamp import pinned_version
 from .wheelhouse import directory_for, find_wheel
 
 # -O2 because these replace Python's own flags, optimisation too; -g0 because debug information
@@ -117,33 +115,35 @@ def write_ninja_stand_in(directory, bin_directory):
     script.chmod(0o755)
 
 
-def unpack_source(environment, work):
+def unpack_source(stack, environment, work):
     """Download mmcv's source into ``work``, check its hash, and return the unpacked directory."""
     # uv cannot download without installing.
     options = '--no-deps --no-binary :all: --no-build-isolation --progress-bar off'.split()
     command = [environment.python, '-m', 'pip', 'download'] + options
-    command += ['-d', work, '-r', REQUIREMENTS / 'mmcv.txt']
+    command += ['-d', work, '-r', stack.mmcv_file]
     environment.run(command, FixedProgress('downloading the source'))
-    with tarfile.open(str(next(work.glob('mmcv-*.tar.gz')))) as archive:
+    with tarfile.open(str(next(work.glob(stack.mmcv_archive + '*.tar.gz')))) as archive:
         safely = {'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}
         archive.extractall(str(work), **safely)
-    return next(path.parent for path in work.glob('mmcv-*/setup.py'))
+    return next(path.parent for path in work.glob(stack.mmcv_archive + '*/setup.py'))
 
 
-def check_wheel(wheel):
+def check_wheel(wheel, log):
     """Raise InstallError unless the wheel holds the compiled operators.
 
     mmcv builds without them, and without an error, if something is missing.
+
+    Args:
+        wheel (Path): the wheel.
+        log (Path): the output of its build.
     """
     with zipfile.ZipFile(str(wheel)) as archive:
         names = archive.namelist()
     if not any(re.match(r'mmcv/_ext\..*so$', name) for name in names):
-        raise InstallError(
-            'mmcv was built without its operators: see the end of install.log in .venv'
-        )
+        raise InstallError('mmcv was built without its operators: see the end of %s' % log)
 
 
-def build_wheel(house, environment, probe, cuda_tag):
+def build_wheel(stack, house, environment, probe, cuda_tag):
     """Build the pinned mmcv and move its wheel into the wheelhouse directory ``house``.
 
     Returns:
@@ -154,34 +154,34 @@ def build_wheel(house, environment, probe, cuda_tag):
         shutil.rmtree(str(stale), ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix='.build-', dir=str(house)) as name:
         work = Path(name)
-        source = unpack_source(environment, work)
+        source = unpack_source(stack, environment, work)
         write_ninja_stand_in(work / 'bin', environment.bin)
         variables = build_variables(environment.variables, probe, cuda_tag, compiler, work / 'bin')
         variables['MMSLAK_MMCV_HEADER'] = str(source / HEADER)
         command = [environment.python, 'setup.py', 'bdist_wheel', '-d', work / 'wheel']
         environment.run(command, NinjaProgress(), variables, cwd=source)
-        wheel = next((work / 'wheel').glob('mmcv-*.whl'))
-        check_wheel(wheel)
+        wheel = next((work / 'wheel').glob('*.whl'))
+        check_wheel(wheel, environment.log)
         target = house / wheel.name
         os.replace(str(wheel), str(target))
     return target
 
 
-def get_wheel(interpreter, environment, probe, cuda_tag):
+def get_wheel(stack, interpreter, environment, probe, cuda_tag):
     """Return an mmcv wheel for ``cuda_tag``, from the wheelhouse or built into it."""
-    house = directory_for(interpreter, os.environ, pinned_version('torch', ROOT), cuda_tag)
+    house = directory_for(interpreter, os.environ, stack, cuda_tag)
     with locked(house / '.lock', environment.display, str(house)):
-        wheel = find_wheel(house)
+        wheel = find_wheel(house, stack.mmcv_archive)
         if wheel is None:
             interpreter.check_headers()
-            wheel = build_wheel(house, environment, probe, cuda_tag)
+            wheel = build_wheel(stack, house, environment, probe, cuda_tag)
             environment.display.done(', kept in %s' % house)
         else:
             environment.display.done(': found in %s' % house)
     return wheel
 
 
-def install_mmcv(uv, interpreter, environment):
+def install_mmcv(uv, stack, interpreter, environment):
     """Install mmcv, with operators for the GPU if possible, else for the CPU.
 
     Returns:
@@ -190,17 +190,23 @@ def install_mmcv(uv, interpreter, environment):
     display = environment.display
     probe = probe_torch(environment)
     cuda_tag, note = choose_operators(probe)
-    house = directory_for(interpreter, os.environ, pinned_version('torch', ROOT), cuda_tag)
-    about = '5 s' if find_wheel(house) else '20 min or more' if cuda_tag else '4 min'
+    house = directory_for(interpreter, os.environ, stack, cuda_tag)
+    about = (
+        '5 s'
+        if find_wheel(house, stack.mmcv_archive)
+        else '20 min or more'
+        if cuda_tag
+        else '4 min'
+    )
     display.step('mmcv with its operators; ' + note, about)
     try:
-        wheel = get_wheel(interpreter, environment, probe, cuda_tag)
+        wheel = get_wheel(stack, interpreter, environment, probe, cuda_tag)
     except InstallError as error:
         if not cuda_tag:
             raise
         display.say('      the CUDA build failed: %s' % error)
         display.say('      building for the CPU instead; to try again: make clean install')
-        wheel = get_wheel(interpreter, environment, probe, '')
+        wheel = get_wheel(stack, interpreter, environment, probe, '')
     # The same version may be there from another build.
     options = ['--no-deps', '--no-index', '--reinstall']
     command = uv.pip('install', environment) + options + [wheel]

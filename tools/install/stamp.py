@@ -1,4 +1,4 @@
-"""Whether ``.venv`` is complete and made from the present pins."""
+"""Whether an environment is complete and made from the present pins."""
 
 import contextlib
 import hashlib
@@ -8,27 +8,16 @@ import re
 STAMP = 'mmslak-stamp'
 
 
-def pinned_version(name, root):
-    """Return the version that ``requirements/lock.txt`` pins ``name`` to."""
-    text = (root / 'requirements' / 'lock.txt').read_text(encoding='utf-8')
-    return re.search(r'^%s==([^\s;]+)' % re.escape(name), text, re.MULTILINE).group(1)
-
-
-def count_pins(root):
-    """Return the number of packages in ``requirements/lock.txt``."""
-    text = (root / 'requirements' / 'lock.txt').read_text(encoding='utf-8')
-    return len(set(re.findall(r'^([^\s#=]+)==', text, re.MULTILINE)))
-
-
-def fingerprint(root, python_version):
-    """Return a hash of everything that decides what is in ``.venv``.
+def fingerprint(stack, python_version):
+    """Return a hash of everything that decides what is in the environment of a Stack.
 
     That is the pins, this package, the packaging, the version of Python (``'3.11'``), and the path
     of the checkout, because an environment cannot be moved.
     """
     digest = hashlib.sha256()
+    root = stack.root
     files = [root / 'setup.py', root / 'mmslak' / '__init__.py']
-    files += [root / 'requirements' / 'lock.txt', root / 'requirements' / 'mmcv.txt']
+    files += [stack.lock_file, stack.mmcv_file]
     files += sorted((root / 'tools' / 'install').glob('*.py'))
     for file in files:
         digest.update(str(file.relative_to(root)).encode() + b'\0')
@@ -47,23 +36,22 @@ def is_complete(venv):
     return (venv / STAMP).is_file() and os.access(str(venv / 'bin' / 'python'), os.X_OK)
 
 
-def is_up_to_date(root, python_version):
-    """Return whether ``.venv`` is complete and made from the present pins."""
-    venv = root / '.venv'
-    return is_complete(venv) and (venv / STAMP).read_text().strip() == fingerprint(
-        root, python_version
-    )
+def is_up_to_date(stack, python_version):
+    """Return whether the environment is complete and made from the present pins."""
+    if not is_complete(stack.venv):
+        return False
+    return (stack.venv / STAMP).read_text().strip() == fingerprint(stack, python_version)
 
 
-def write(root, python_version):
+def write(stack, python_version):
     """Write the stamp, in one step."""
-    stamp = root / '.venv' / STAMP
+    stamp = stack.venv / STAMP
     temporary = stamp.with_name(STAMP + '.new')
-    temporary.write_text(fingerprint(root, python_version) + '\n')
+    temporary.write_text(fingerprint(stack, python_version) + '\n')
     os.replace(str(temporary), str(stamp))
 
 
-def remove(root):
+def remove(stack):
     """Remove the stamp, if there is one."""
     with contextlib.suppress(OSError):
-        (root / '.venv' / STAMP).unlink()
+        (stack.venv / STAMP).unlink()

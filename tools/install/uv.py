@@ -67,6 +67,24 @@ def last_reason(errors):
     return (causes or lines or ['no output'])[-1]
 
 
+def python_of_pyenv(version, environ):
+    """Return the path of the newest Python of a version that pyenv has installed, or None.
+
+    The programs that pyenv puts on the PATH start only the versions that the user has activated.
+
+    Args:
+        version (str): for example ``'3.12'``.
+        environ (mapping): the environment variables.
+    """
+    versions = Path(environ.get('PYENV_ROOT') or '~/.pyenv').expanduser() / 'versions'
+    found = []
+    for program in versions.glob('*/bin/python'):
+        number = program.parent.parent.name
+        if re.match(r'\d+(\.\d+)*$', number) and (number + '.').startswith(version + '.'):
+            found.append(([int(part) for part in number.split('.')], str(program)))
+    return max(found)[1] if found else None
+
+
 class Uv:
     """Runs uv, and fetches it first if it is needed and not there.
 
@@ -157,7 +175,9 @@ class Uv:
             request (str): what uv accepts, for example ``'3.12'`` or ``'>=3.10,<3.13'``.
         """
         status, output, _ = ask([self.program, 'python', 'find', request], self.env)
-        return self.install_python(request) if status else output.strip()
+        if not status:
+            return output.strip()
+        return python_of_pyenv(request, self.environ) or self.install_python(request)
 
     def install_python(self, request):
         """Return the path of a Python that uv downloads, unless it did so before."""

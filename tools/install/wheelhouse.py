@@ -21,22 +21,27 @@ def directory(environ, torch_version, python_tag, platform, cuda_tag=''):
     return Path(base).expanduser().absolute() / ('-'.join([name] + [cuda_tag] * bool(cuda_tag)))
 
 
-def directory_for(interpreter, environ, torch_version, cuda_tag=''):
-    """Return the directory for an Interpreter and a version of torch."""
+def directory_for(interpreter, environ, stack, cuda_tag=''):
+    """Return the directory for an Interpreter and the torch that a Stack pins."""
     return directory(
         environ,
-        torch_version,
+        stack.pinned_version('torch'),
         'cp%d%d' % interpreter.version[:2],
         interpreter.platform.replace('-', '_').replace('.', '_'),
         cuda_tag,
     )
 
 
-def find_wheel(folder):
-    """Return the mmcv wheel in a directory of the wheelhouse, or None."""
-    return next(iter(sorted(folder.glob('mmcv-*.whl'))), None)
+def find_wheel(folder, archive):
+    """Return the wheel of mmcv in a directory of the wheelhouse, or None.
+
+    Args:
+        folder (Path): the directory.
+        archive (str): the start of its name, for example ``'mmcv-2.1.0'``.
+    """
+    return next(iter(sorted(folder.glob(archive + '-*.whl'))), None)
 
 
-def has_wheel(folder):
+def has_wheel(folder, archive):
     """Return whether there is a wheel in ``folder`` or in its counterparts for CUDA."""
-    return any(find_wheel(each) for each in folder.parent.glob(folder.name + '*'))
+    return any(find_wheel(each, archive) for each in folder.parent.glob(folder.name + '*'))

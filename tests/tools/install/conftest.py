@@ -46,13 +46,13 @@ def checkout(tmp_path):
 @pytest.fixture
 def installed(checkout):
     """The same with an environment that looks complete."""
-    from install import stamp
+    from install import stacks, stamp
 
     (checkout / '.venv' / 'bin').mkdir(parents=True)
     (checkout / '.venv' / 'bin' / 'python').symlink_to(sys.executable)
     config = f'home = {Path(BASE_PYTHON).parent}\nversion_info = {PYTHON}\n'
     (checkout / '.venv' / 'pyvenv.cfg').write_text(config)
-    stamp.write(checkout, MINOR)
+    stamp.write(stacks.get(root=checkout), MINOR)
     return checkout
 
 
@@ -87,14 +87,13 @@ def machine(tmp_path, python_without_pip):
 @pytest.fixture
 def machine_with_wheel(machine):
     """The same with compiled operators in its wheelhouse, so that no compiler is needed."""
-    from install import ROOT as root
-    from install import interpreter, stamp, wheelhouse
+    from install import interpreter, stacks, wheelhouse
 
     python = interpreter.inspect(sys.executable)
-    torch = stamp.pinned_version('torch', root)
-    house = wheelhouse.directory_for(python, machine, torch)
-    house.mkdir(parents=True)
-    (house / 'mmcv-2.1.0-py3-none-any.whl').touch()
+    for stack in map(stacks.get, stacks.NAMES):
+        house = wheelhouse.directory_for(python, machine, stack)
+        house.mkdir(parents=True, exist_ok=True)
+        (house / (stack.mmcv_archive + '-py3-none-any.whl')).touch()
     return machine
 
 

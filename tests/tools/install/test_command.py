@@ -62,6 +62,45 @@ class TestInstall:
         assert '--compile-bytecode' in call
         assert call.endswith('requirements/lock.txt')
 
+    def test_another_stack_has_an_environment_of_its_own(self, checkout, machine_with_uv):
+        run(checkout, machine_with_uv)
+        arguments = ['--stack', 'onedl']
+        status, output, errors = run(checkout, machine_with_uv, *arguments)
+        assert status == 0, errors
+        assert 'Installed in' in output
+        wheels = [call for call in calls(machine_with_uv) if call.endswith('.whl')]
+        assert ['/onedl_mmcv-2.3.6-' in call for call in wheels] == [False, True]
+        syncs = [call for call in calls(machine_with_uv) if call.startswith('pip sync')]
+        assert syncs[1].endswith('requirements/onedl/lock.txt')
+        assert '.venv-onedl/bin/python' in syncs[1]
+        assert '--only-binary :all:' not in syncs[1]
+        assert '--only-binary torch ' in syncs[1]
+        assert '--only-binary onedl-mmdetection' not in syncs[1]
+        _, output, _ = run(checkout, machine_with_uv, *arguments)
+        assert output == 'make install: .venv-onedl is up to date\n'
+        _, output, _ = run(checkout, machine_with_uv)
+        assert output == 'make install: .venv is up to date\n'
+
+    def test_unknown_stack(self, checkout, machine_with_uv):
+        status, _, errors = run(checkout, machine_with_uv, '--stack', 'onedle')
+        assert status == 2
+        assert "invalid choice: 'onedle'" in errors
+        assert 'onedl' in errors
+        assert calls(machine_with_uv) == []
+
+    def test_environment_elsewhere(self, checkout, machine_with_uv):
+        status, _, errors = run(checkout, machine_with_uv, '--venv', '.venv-other')
+        assert status == 0, errors
+        assert (checkout / '.venv-other' / 'mmslak-stamp').exists()
+        assert not (checkout / '.venv').exists()
+
+    @pytest.mark.parametrize('name', ['/tmp/other', 'docs', '..', '.venv/../docs', '.git'])
+    def test_only_environments_are_replaced(self, checkout, machine_with_uv, name):
+        status, _, errors = run(checkout, machine_with_uv, '--venv', name)
+        assert status == 2
+        assert f'{name!r} is not .venv, nor a name such as .venv-other' in errors
+        assert calls(machine_with_uv) == []
+
     def test_changed_pins_update_the_environment(self, checkout, machine_with_uv):
         run(checkout, machine_with_uv)
         (checkout / '.venv' / 'kept').touch()

@@ -4,7 +4,7 @@ import re
 import zipfile
 
 import pytest
-from install import REQUIREMENTS, operators
+from install import operators, stacks
 from install.checks import InstallError
 from install.environment import Environment
 
@@ -52,10 +52,10 @@ def test_a_wheel_without_operators_is_refused(tmp_path):
         with zipfile.ZipFile(wheel, 'w') as archive:
             archive.writestr(name, '')
         if is_good:
-            operators.check_wheel(wheel)
+            operators.check_wheel(wheel, tmp_path / 'log')
         else:
             with pytest.raises(InstallError, match='without its operators'):
-                operators.check_wheel(wheel)
+                operators.check_wheel(wheel, tmp_path / 'log')
 
 
 def test_torch_that_cannot_be_imported(tmp_path):
@@ -67,6 +67,15 @@ def test_torch_that_cannot_be_imported(tmp_path):
         operators.probe_torch(Environment(tmp_path, {}, None))
 
 
-def test_the_source_of_mmcv_is_checked():
-    text = (REQUIREMENTS / 'mmcv.txt').read_text(encoding='utf-8')
-    assert re.search(r'^mmcv==2\.1\.0 --hash=sha256:[0-9a-f]{64}$', text, re.MULTILINE)
+@pytest.mark.parametrize(
+    ('stack', 'pin', 'archive'),
+    [
+        ('openmmlab', 'mmcv==2.1.0', 'mmcv-2.1.0'),
+        ('onedl', 'onedl-mmcv==2.3.6', 'onedl_mmcv-2.3.6'),
+    ],
+)
+def test_the_source_of_mmcv_is_checked(stack, pin, archive):
+    stack = stacks.get(stack)
+    text = stack.mmcv_file.read_text(encoding='utf-8')
+    assert re.search(rf'^{re.escape(pin)} --hash=sha256:[0-9a-f]{{64}}$', text, re.MULTILINE)
+    assert stack.mmcv_archive == archive

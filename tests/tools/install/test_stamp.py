@@ -4,8 +4,13 @@ import sys
 import time
 
 import pytest
-from install import stamp
+from install import stacks, stamp
 from stand_ins import MINOR, PYTHON, calls, fake_python, run
+
+
+def is_up_to_date(root, python_version, stack='openmmlab'):
+    """Return whether the environment of a stack is up to date."""
+    return stamp.is_up_to_date(stacks.get(stack, root), python_version)
 
 
 @pytest.mark.parametrize('version', [PYTHON, MINOR])
@@ -46,7 +51,7 @@ def test_another_python_asked_for(installed, machine_with_uv, tmp_path):
     assert 'up to date' not in output
     assert status == 1
     assert 'C++ compiler' in errors  # there is no wheel for that Python
-    assert stamp.is_up_to_date(installed, MINOR)
+    assert is_up_to_date(installed, MINOR)
 
 
 def test_another_python_of_the_same_version_asked_for(installed, machine_with_uv, tmp_path):
@@ -67,37 +72,49 @@ def test_another_python_of_the_same_version_asked_for(installed, machine_with_uv
     ],
 )
 def test_a_changed_file_counts(installed, name):
-    assert stamp.is_up_to_date(installed, MINOR)
+    assert is_up_to_date(installed, MINOR)
     with (installed / name).open('a') as file:
         file.write('# changed\n')
-    assert not stamp.is_up_to_date(installed, MINOR)
+    assert not is_up_to_date(installed, MINOR)
+
+
+def test_only_the_pins_of_the_stack_count(installed):
+    with (installed / 'requirements' / 'onedl' / 'lock.txt').open('a') as file:
+        file.write('# changed\n')
+    assert is_up_to_date(installed, MINOR)
+
+
+def test_another_stack_counts(installed):
+    (installed / '.venv').rename(installed / '.venv-onedl')
+    assert not is_up_to_date(installed, MINOR)
+    assert not is_up_to_date(installed, MINOR, 'onedl')
 
 
 def test_another_python_counts(installed):
-    assert not stamp.is_up_to_date(installed, '3.9')
+    assert not is_up_to_date(installed, '3.9')
 
 
 def test_only_the_version_of_the_package_counts(installed):
     init = installed / 'mmslak' / '__init__.py'
     init.write_text("import os\n\n__version__ = '0.1.0'\n")
-    assert stamp.is_up_to_date(installed, MINOR)
+    assert is_up_to_date(installed, MINOR)
     init.write_text("__version__ = '0.2.0'\n")
-    assert not stamp.is_up_to_date(installed, MINOR)
+    assert not is_up_to_date(installed, MINOR)
 
 
 def test_an_interrupted_run_counts(installed):
-    stamp.remove(installed)
+    stamp.remove(stacks.get(root=installed))
     assert not stamp.is_complete(installed / '.venv')
-    assert not stamp.is_up_to_date(installed, MINOR)
+    assert not is_up_to_date(installed, MINOR)
 
 
 def test_a_python_that_is_gone_counts(installed):
     python = installed / '.venv' / 'bin' / 'python'
     python.unlink()
     python.symlink_to('/nowhere/python')
-    assert not stamp.is_up_to_date(installed, MINOR)
+    assert not is_up_to_date(installed, MINOR)
 
 
 def test_a_moved_checkout_counts(installed):
     moved = installed.rename(installed.with_name('elsewhere'))
-    assert not stamp.is_up_to_date(moved, MINOR)
+    assert not is_up_to_date(moved, MINOR)

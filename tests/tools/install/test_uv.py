@@ -178,3 +178,32 @@ def test_the_pin_has_hashes():
     assert re.search(r'^uv==[\d.]+ \\$', text, re.MULTILINE)
     assert len(re.findall(r'--hash=sha256:[0-9a-f]{64}', text)) > 3
     assert tuple(map(int, VERSION.split('.'))) >= uv.OLDEST
+
+
+class TestPyenv:
+    @pytest.fixture
+    def environ(self, tmp_path):
+        for name in ['3.1.9', '3.12.1', '3.12.10', '3.12-dev', 'pypy3.12', '3.11.7']:
+            program = tmp_path / 'versions' / name / 'bin' / 'python'
+            program.parent.mkdir(parents=True)
+            program.touch()
+        (tmp_path / 'versions' / '3.10.13').mkdir()  # left by an installation that failed
+        return {'PYENV_ROOT': str(tmp_path)}
+
+    @pytest.mark.parametrize(
+        ('version', 'found'),
+        [('3.12', '3.12.10'), ('3.12.1', '3.12.1'), ('3.1', '3.1.9'), ('3', '3.12.10')],
+    )
+    def test_newest_of_a_version(self, environ, version, found):
+        path = uv.python_of_pyenv(version, environ)
+        assert path == str(Path(environ['PYENV_ROOT']) / 'versions' / found / 'bin' / 'python')
+
+    @pytest.mark.parametrize('version', ['3.10', '3.13', '>=3.10,<3.13', 'pypy3.12'])
+    def test_nothing_found(self, environ, version):
+        assert uv.python_of_pyenv(version, environ) is None
+
+    def test_is_asked_before_a_download(self, environ, machine):
+        write_program(Path(machine['PATH']) / 'uv', uv_text())
+        tool = uv.Uv({**machine, **environ}, Display())
+        assert tool.find_python('3.11').endswith('3.11.7/bin/python')
+        assert not [call for call in calls(machine) if call.startswith('python install')]

@@ -33,20 +33,26 @@ def test_default_is_in_the_home_directory():
 
 
 def test_no_wheel(tmp_path):
-    assert wheelhouse.find_wheel(tmp_path / 'nowhere') is None
+    assert wheelhouse.find_wheel(tmp_path / 'nowhere', 'mmcv-2.1.0') is None
 
 
 def test_a_half_built_wheel_is_not_found(tmp_path):
     (tmp_path / '.build-x' / 'wheel').mkdir(parents=True)
     (tmp_path / '.build-x' / 'wheel' / 'mmcv-2.1.0-any.whl').touch()
-    assert wheelhouse.find_wheel(tmp_path) is None
+    assert wheelhouse.find_wheel(tmp_path, 'mmcv-2.1.0') is None
+
+
+@pytest.mark.parametrize('name', ['mmcv-2.2.0-any.whl', 'onedl_mmcv-2.1.0-any.whl'])
+def test_another_version_or_package_is_not_found(tmp_path, name):
+    (tmp_path / name).touch()
+    assert wheelhouse.find_wheel(tmp_path, 'mmcv-2.1.0') is None
 
 
 @pytest.mark.parametrize('suffix', ['', '-cu130-sm90'])
 def test_a_wheel_for_any_device_needs_no_compiler(tmp_path, suffix):
     house = directory(environ={'MMSLAK_WHEELHOUSE': str(tmp_path)})
-    assert not wheelhouse.has_wheel(house)
+    assert not wheelhouse.has_wheel(house, 'mmcv-2.1.0')
     other = house.with_name(house.name + suffix)
     other.mkdir()
     (other / 'mmcv-2.1.0-any.whl').touch()
-    assert wheelhouse.has_wheel(house)
+    assert wheelhouse.has_wheel(house, 'mmcv-2.1.0')
