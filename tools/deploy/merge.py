@@ -1,5 +1,7 @@
 """Merge the branches of SLaK's blocks in a trained model, for faster inference.
 
+Hidden units whose weights are masked are removed, too.
+
     python tools/deploy/merge.py configs/upernet_slak_t_ade20k.py iter_160000.pth merged.pth
     python tools/test.py configs/upernet_slak_t_ade20k.py merged.pth \\
         --cfg-options model.backbone.deploy=True
@@ -12,7 +14,7 @@ import torch
 from mmengine.config import DictAction
 from mmengine.runner import save_checkpoint
 
-from mmslak.checkpoints import merge_checkpoint, read_checkpoint
+from mmslak.checkpoints import merge_checkpoint, read_checkpoint, weights_of
 from mmslak.cli.config import load_config
 from mmslak.console import guarded
 
@@ -38,9 +40,14 @@ def main() -> None:
         raise ValueError(f'OUT {args.out} already exists; give another one or remove it')
     cfg = load_config(args.config, args.cfg_options)
     torch.manual_seed(0)
-    merged, difference = merge_checkpoint(cfg, read_checkpoint(args.checkpoint), args.checkpoint)
+    checkpoint = read_checkpoint(args.checkpoint)
+    merged, difference = merge_checkpoint(cfg, checkpoint, args.checkpoint)
     save_checkpoint(merged, args.out)
-    print(f'wrote {args.out}: {len(merged["state_dict"])} entries')
+    before, after = (
+        sum(value.numel() for value in state.values())
+        for state in (weights_of(checkpoint), merged['state_dict'])
+    )
+    print(f'wrote {args.out}: {after:,} numbers instead of {before:,}')
     print(
         f'largest difference between the outputs, relative to the largest output: {difference:.1e}'
     )
