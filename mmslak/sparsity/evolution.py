@@ -165,8 +165,9 @@ class DynamicSparsity:
         self.masks.verify_across_ranks()
 
     def _check_structure(self, masks: Mapping[str, Tensor] | SparseMasks) -> list[tuple]:
-        """Return each set of units with its mask; raise if a mask does not have the structure."""
-        return [(one, one.contract(masks)) for one in self._units if one.structure != 'dense']
+        """Return the units that are trained with their masks, after checking their structure."""
+        trained = [one for one in self._units if one.trained(self.masks.parameters)]
+        return [(one, one.contract(masks)) for one in trained]
 
     def _mask_biases(self, units: list[tuple[Units, Tensor]]) -> None:
         for one, mask in units:
@@ -292,12 +293,11 @@ class DynamicSparsity:
     # -- updates ---------------------------------------------------------------------------
 
     def _evolving(self) -> list[Units]:
-        parameters, masked = self.masks.parameters, set(self.masks.masked)
+        masked = set(self.masks.masked)
         return [
             one
             for one in self._units
-            if not masked.isdisjoint(one.names)
-            and all(parameters[name].requires_grad for name in one.names)
+            if not masked.isdisjoint(one.names) and one.trained(self.masks.parameters)
         ]
 
     @torch.no_grad()

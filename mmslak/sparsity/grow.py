@@ -216,9 +216,9 @@ def start_moments_(
 ) -> None:
     """Set the second moments of grown weights to the mean of their layer, in place.
 
-    Adam divides by the root of the second moment. For a moment of zero its correction of the bias
-    would be that of the first steps, but its count of steps is that of the training: the first
-    steps of the weight are then too long. First moments do not change.
+    Adam divides by the root of the second moment. Its bias correction depends on the number of
+    steps of the training, so it does not correct a moment that starts at zero later, and the first
+    steps of the weight would be too long. First moments do not change.
 
     Args:
         optimizer (Optimizer): Adam, RMSprop or any other optimiser; only the moments in

@@ -53,7 +53,7 @@ def initial_masks(
                     f"init='scores' needs the scores of {name!r}, of shape {tuple(parameter.shape)}"
                 )
     # Frozen weights stay as they are. Masks would damage them for good, because they never adapt.
-    units = [one for one in units if all(parameters[name].requires_grad for name in one.names)]
+    units = [one for one in units if one.trained(parameters)]
     allocated = {one.name: one for one in units if one.allocated}
     counts = allocate(allocated, sparsity, allocation, scores) if allocated else {}
     for one in units:

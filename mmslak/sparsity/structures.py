@@ -181,13 +181,13 @@ class Units:
         Raises:
             ValueError: If a mask does not have this structure.
         """
-        units = None
-        for part in self.parts:
+        units = torch.ones(0)
+        for i, part in enumerate(self.parts):
             seen = part.seen(masks[part.name])
             first = seen.select(part.dim, 0)
             mixed = part.size > 1 and bool((seen != first.unsqueeze(part.dim)).any())
             first = first.flatten()
-            units = first if units is None else units
+            units = units if i else first
             if mixed or not torch.equal(units, first):
                 raise ValueError(
                     f'structure={self.structure!r} needs masks of whole {self.structure}s, but the '
@@ -198,10 +198,19 @@ class Units:
                 f"structure='2:4' needs masks that keep exactly two of every four weights, but "
                 f'the mask of {self.name!r} does not'
             )
+        if self.structure == 'dense' and not units.all():
+            raise ValueError(
+                f"structure 'dense' needs all weights, but the mask of {self.name!r} masks some"
+            )
         return units
 
     def recover(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """Return which units are active if no mask was saved: those that are not zero."""
+        """Return which units are active if no mask was saved: those that are not zero.
+
+        All units of dense layers are active.
+        """
+        if self.structure == 'dense':
+            return torch.ones(self.count, dtype=torch.bool, device=weights[self.name].device)
         active = self.reduce({name: active_weights(weights[name]) for name in self.names}) > 0
         if self.structure == '2:4':
             filled = lowest_of_groups(-self.norm(weights), KEPT)
@@ -216,6 +225,10 @@ class Units:
         if self.structure == '2:4':
             return lowest_of_groups(priority, KEPT)
         return lowest(priority, count)
+
+    def trained(self, parameters: Mapping[str, nn.Parameter]) -> bool:
+        """Return whether none of the weights are frozen."""
+        return all(parameters[name].requires_grad for name in self.names)
 
     @torch.no_grad()
     def initialise_(

@@ -33,7 +33,7 @@ def train_neurons(rank):
     model = Block()
     sparsity = DynamicSparsity(
         select_targets(model), 0.5, 'uniform', dict(every=2, moments='layer'),
-        structure='neuron', model=model, total_steps=9,
+        structure='neuron', model=model, total_steps=20,
     )  # fmt: skip
     wrapped = nn.parallel.DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(wrapped.parameters(), 0.01)

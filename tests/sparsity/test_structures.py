@@ -411,6 +411,9 @@ def test_masks_of_another_structure_are_refused():
     masks = {name: dynamics.masks[name] for name in dynamics.masks.parameters}
     with pytest.raises(ValueError, match="structure='neuron' needs masks of whole neurons"):
         start('neuron', model, init=masks)
+    dense = dict(linear='unstructured', others='dense')
+    with pytest.raises(ValueError, match=r"needs all weights, but the mask of '0\.weight'"):
+        start(dense, model, init=masks)
     with pytest.raises(ValueError, match="structure is 'unstructured' in the saved state"):
         start('neuron', model)[2].load_state_dict(dynamics.state_dict())
     state = dynamics.state_dict()
@@ -446,10 +449,12 @@ def test_structure_without_its_layers_or_network_is_an_error():
         DynamicSparsity(select_targets(network()), 0.5, mode='fixed', structure='tap')
 
 
-def test_frozen_pairs_stay_out():
+@pytest.mark.parametrize('structure', ['neuron', '2:4'])
+def test_frozen_weights_stay_out(structure):
     model = network()
-    model[4].pwconv2.weight.requires_grad_(False)
-    _, _, dynamics = start('neuron', model)
+    for weight in (model[4].pwconv1.weight, model[4].pwconv2.weight)[structure == 'neuron' :]:
+        weight.requires_grad_(False)
+    _, _, dynamics = start(structure, model)
     assert {'4.pwconv1.weight', '4.pwconv2.weight'} <= set(dynamics.masks.dense)
 
 
@@ -528,3 +533,17 @@ def test_second_moments_are_the_mean_of_the_active_weights(make, second):
             else:
                 assert not value[grown].any()
             assert not value[~now].any()
+
+
+@pytest.mark.parametrize('structure', ['unstructured', '2:4'])
+def test_state_without_a_rule_for_moments_loads(structure):
+    """Checkpoints of earlier versions have none."""
+    first = start(structure)[2]
+    state = first.state_dict()
+    del state['update']['moments']
+    model = network()
+    other = DynamicSparsity(
+        select_targets(model), 0.5, 'uniform', structure=structure, seed=1, total_steps=21
+    )
+    other.load_state_dict(state)
+    assert other.masks.checksum() == first.masks.checksum()

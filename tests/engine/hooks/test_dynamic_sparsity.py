@@ -240,20 +240,22 @@ def test_structures_with_averages_mixed_precision_and_accumulation(tmp_path, str
     average = dict(type='EMAHook', momentum=0.2)
     runner = train(tmp_path / 'whole', hooks=[average], **settings)
     masks = hook_of(runner).dynamics.masks
-    # Two rows of 2:4 layers are half dense whatever the sparsity is.
+    # Layers with 2:4 sparsity are half dense, whatever the sparsity is.
     if structure != '2:4':
-        unit = 8 * 16  # the smallest neuron, of the first stage
-        assert abs(masks.active - round(0.6 * masks.numel)) < unit
+        unit = 2 * runner.model.backbone.widths[0]  # the smallest neuron
+        assert 0 <= round(0.6 * masks.numel) - masks.active < unit
     ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook').ema_model.module
     for model in (runner.model, ema):
         weights = dict(model.named_parameters())
         assert all(not weights[name][~masks[name]].any() for name in masks.masked)
         if 'neuron' in str(structure):
+            count = 0
             for block in (b for stage in model.backbone.stages for b in stage):
-                rows, columns = block.pwconv1.weight, block.pwconv2.weight
-                dead = (rows == 0).all(1)
-                assert dead.any() and not columns[:, dead].any()
+                dead = (block.pwconv1.weight == 0).all(1)
+                assert not block.pwconv2.weight[:, dead].any()
                 assert not block.pwconv1.bias[dead].any()
+                count += int(dead.sum())
+            assert count
     # Interrupted right after an update.
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / 'resumed', hooks=[average, dict(type='StopAt', at=8)], **settings)
@@ -274,7 +276,10 @@ def test_fixed_masks_of_neurons_are_recovered_from_weights(tmp_path):
     saved = torch.load(tmp_path / 'a' / 'iter_4.pth', weights_only=True)
     torch.save(dict(state_dict=saved['state_dict']), weights)
     runner = train(tmp_path / 'b', iters=2, mode='fixed', structure='neuron', load=weights)
-    assert hook_of(runner).dynamics.masks.checksum() == masks.checksum()
+    found = hook_of(runner).dynamics.masks
+    # Single weights that have grown can still be zero, but the first layer of a neuron is not.
+    neurons = [name for name in masks.masked if 'pwconv' in name]
+    assert neurons and all(torch.equal(found[name], masks[name]) for name in neurons)
 
 
 def test_training_is_reproducible(tmp_path):
