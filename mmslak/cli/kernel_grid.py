@@ -2,9 +2,10 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import matplotlib.pyplot as plt
 from rich.console import Console
@@ -110,7 +111,16 @@ def summary(by_seed: Mapping[int, float]) -> str:
     return f'{mean:.2f}{deviation} ({len(by_seed)})'
 
 
-def difference_table(scores: Scores, grid: Grid) -> Table:
+class Comparable(Protocol):
+    """The networks of a study that can be compared."""
+
+    sets: dict[str, str]
+
+    def comparisons(self) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+        """Yield a description, and pairs of networks without data."""
+
+
+def difference_table(scores: Scores, grid: Comparable) -> Table:
     """Make the table of differences between two networks of the same seed."""
     table = Table(
         'compared with the same seed',

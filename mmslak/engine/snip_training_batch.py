@@ -1,10 +1,12 @@
-"""SNIP scores of a model of MMEngine on one batch of its training data."""
+"""SNIP scores of a model of MMEngine on the training data of one step."""
 
 import random
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import count
 
 import numpy as np
 import torch
+from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -17,10 +19,12 @@ def score_training_batch(
     parameters: dict[str, nn.Parameter],
     seed: int = 0,
     rank: int = 0,
+    optim_wrapper: OptimWrapper | None = None,
 ) -> dict[str, Tensor]:
-    """Compute SNIP scores |g * w| with the loss of the model on one batch of training data.
+    """Compute SNIP scores |g * w| with the loss of the model on the training data of one step.
 
-    The states of the random generators do not change.
+    A step takes as much memory in training: batches that are accumulated are scored one after the
+    other, in mixed precision if the training is. The states of the random generators do not change.
 
     Args:
         model (nn.Module): A model of MMEngine with ``data_preprocessor``. Its state does not
@@ -28,27 +32,45 @@ def score_training_batch(
         loader (DataLoader): Loader of the training data. It determines the batch size.
         parameters (dict[str, nn.Parameter]): The weights to score, by name.
         seed (int): Seed of the choice of samples.
-        rank (int): Rank of this process. Each rank uses its own batch, and the gradients are
+        rank (int): Rank of this process. Each rank uses its own batches, and the gradients are
             averaged.
+        optim_wrapper (OptimWrapper, optional): The optimiser wrapper of the training. Default: one
+            batch in the precision of the model.
 
     Returns:
         dict[str, Tensor]: Scores in the shapes of the parameters, by name.
     """
     size = batch_size(loader)
+    batches = 1 if optim_wrapper is None else optim_wrapper._accumulative_counts
     order = torch.randperm(
         len(loader.dataset), generator=torch.Generator().manual_seed(seed)
     ).tolist()
-    first = rank * size
-    with _random_state_kept():
-        chosen = [order[(first + i) % len(order)] for i in range(size)]
-        batch = loader.collate_fn([loader.dataset[i] for i in chosen])
+
+    def score(scale: float) -> dict[str, Tensor]:
+        samples = count(rank * batches * size)
 
         def loss() -> Tensor:
+            chosen = [order[next(samples) % len(order)] for _ in range(size)]
+            batch = loader.collate_fn([loader.dataset[i] for i in chosen])
             model.train()
-            data = model.data_preprocessor(batch, True)
-            return model.parse_losses(model._run_forward(data, mode='loss'))[0]
+            context = nullcontext() if optim_wrapper is None else optim_wrapper.optim_context(model)
+            with context:
+                data = model.data_preprocessor(batch, True)
+                losses = model._run_forward(data, mode='loss')
+            return scale * model.parse_losses(losses)[0]
 
-        return snip_scores(model, parameters, loss)
+        with _random_state_kept():
+            return snip_scores(model, parameters, loss, batches)
+
+    # In float16 small gradients would be zero, and large ones infinite. A scale of the loss does
+    # not change the order of the scores.
+    scaler = getattr(optim_wrapper, 'loss_scaler', None)
+    scale = 1.0 if scaler is None else scaler.get_scale()
+    scores = score(scale)
+    while scale > 1 and not all(torch.isfinite(values).all() for values in scores.values()):
+        scale = max(1.0, scale / 16)
+        scores = score(scale)
+    return scores
 
 
 def batch_size(loader: DataLoader) -> int:

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from .agreement import check_agreement
 from .checks import check_choice, check_count
-from .grow import GROWTHS, prune_and_grow, reset_moments_
+from .grow import GROWTHS, RandomGrowth, prune_and_grow, reset_moments_, start_moments_
 from .initial_masks import INITS, initial_masks
-from .masks import SparseMasks, pack_mask, unpack_mask
+from .masks import SparseMasks, pack_mask, unpack_mask, unpack_masks
 from .schedule import UpdateRule, as_rule
-from .semi_structured import GROUP, KEPT, STRUCTURES, can_be_two_four
+from .selection import random_stream
+from .structures import Units, find_units
 
 MODES = ('dynamic', 'fixed')
 
@@ -61,10 +62,23 @@ class DynamicSparsity:
     The moments of pruned and grown weights are reset, and grown weights start at zero. Frozen
     weights do not change.
 
-    With ``structure='2:4'`` every linear layer whose number of inputs is divisible by 4 keeps two
-    weights of every four. Its density is one half, whatever ``sparsity`` is. ``sparsity`` and
-    ``allocation`` then apply only to the other layers, which are unstructured: convolutions and
-    linear layers of other widths. Counts include all layers.
+    A structure masks units of several weights, which hardware can skip:
+
+    - ``neuron``: hidden units of the blocks. A unit is a row of the first linear layer, its bias
+      and a column of the second linear layer. Biases are not counted.
+    - ``tap``: positions of the large kernels. A unit is a position in the kernels of 8 neighbouring
+      channels (:data:`TAP_CHANNELS`); fewer if these are the last channels.
+    - ``2:4``: every linear layer whose number of inputs is divisible by 4 keeps two weights of
+      every four. Its density is one half, whatever ``sparsity`` is. ``sparsity`` and
+      ``allocation`` then apply only to the other layers. Counts include all layers.
+    - ``dense``: all weights are active. The other layers are sparser, so that ``sparsity`` is still
+      that of all weights.
+
+    A unit is pruned by the L2 norm of its weights, and grown by that of their gradients. A neuron
+    needs weights in the first layer to get a gradient: when it grows, these are drawn from a normal
+    distribution as in the initialisation of SLaK, and those in the second layer are zero, so that
+    the output does not change. The gradients of masked neurons are zero, so neurons grow at random
+    with every growth rule.
 
     Args:
         parameters (Mapping[str, nn.Parameter]): From :func:`select_targets`, on the device
@@ -82,7 +96,12 @@ class DynamicSparsity:
             boolean masks by name. None: all weights are active until :meth:`load_state_dict`.
         scores (Mapping[str, Tensor], optional): For ``allocation='snip'`` or
             ``init='scores'``, see :func:`snip_scores`.
-        structure (str): ``unstructured`` or ``2:4``.
+        structure (str or Mapping[str, str]): ``unstructured``, ``neuron`` or ``2:4`` (linear
+            layers), or ``tap`` (large kernels); the layers without this structure are unstructured.
+            Or a structure for each kind of layer: ``linear``, ``large_kernels`` and ``others``,
+            such as ``dict(linear='neuron', large_kernels='tap', others='dense')``. Linear layers
+            that cannot have the structure, such as a head, have that of ``others``.
+        model (nn.Module, optional): The network, for ``neuron`` and ``tap``.
         seed (int): Seed of random masks and random growth; the same on every rank.
         total_steps (int, optional): Optimiser steps of the whole training. Mode ``dynamic`` needs
             it unless the rate is constant and ``stop_at`` is not a share of the training.
@@ -103,13 +122,14 @@ class DynamicSparsity:
         mode: str = 'dynamic',
         init: str | Mapping[str, Tensor] | None = 'random',
         scores: Mapping[str, Tensor] | None = None,
-        structure: str = 'unstructured',
+        structure: str | Mapping[str, str] = 'unstructured',
+        model: nn.Module | None = None,
         seed: int = 0,
         total_steps: int | None = None,
         verify_every: int = 1,
     ):
         check_choice('mode', mode, MODES)
-        check_choice('structure', structure, STRUCTURES)
+        self._units, biases = find_units(parameters, structure, model)
         if init is not None and not isinstance(init, Mapping):
             check_choice('init', init, INITS)
         self.mode = mode
@@ -131,37 +151,29 @@ class DynamicSparsity:
         self._settings = dict(
             sparsity=sparsity,
             allocation=allocation if isinstance(allocation, str) else dict(allocation),
-            structure=structure,
+            structure=structure if isinstance(structure, str) else dict(structure),
         )
-        self._two_four = (
-            {name for name, p in parameters.items() if can_be_two_four(p.shape)}
-            if structure == '2:4'
-            else set()
-        )
-        if init is None:
-            self.masks = SparseMasks(parameters)
-        else:
-            if not isinstance(init, Mapping):
-                init = initial_masks(
-                    parameters, init, sparsity, allocation, scores, self._two_four, seed
-                )
-            self.masks = SparseMasks(parameters, init)
-            self._check_two_four()
+        if init is not None and not isinstance(init, Mapping):
+            init = initial_masks(parameters, init, sparsity, allocation, scores, self._units, seed)
+        self.masks = SparseMasks(parameters, init, biases)
+        if init is not None:
+            self._mask_biases(self._check_structure(self.masks))
         self._explored = {name: self.masks[name] for name in self.masks.masked}
         self._growth = GROWTHS[self.rule.grow]()
         self._ready, self._gradient = False, None
         self.masks.apply_()
         self.masks.verify_across_ranks()
 
-    def _check_two_four(self) -> None:
-        for name in self.masks.parameters:
-            if name not in self._two_four:
-                continue
-            if (self.masks[name].reshape(-1, GROUP).sum(1) != KEPT).any():
-                raise ValueError(
-                    f"structure='2:4' needs masks that keep exactly two of every four weights, but "
-                    f'the mask of {name!r} does not'
-                )
+    def _check_structure(self, masks: Mapping[str, Tensor] | SparseMasks) -> list[tuple]:
+        """Return the units that are trained with their masks, after checking their structure."""
+        trained = [one for one in self._units if one.trained(self.masks.parameters)]
+        return [(one, one.contract(masks)) for one in trained]
+
+    def _mask_biases(self, units: list[tuple[Units, Tensor]]) -> None:
+        for one, mask in units:
+            masks = one.expand(mask) if one.biases else {}
+            for part in one.biases:
+                self.masks[part.name] = masks[part.name]
 
     # -- training loop ---------------------------------------------------------------------
 
@@ -174,7 +186,9 @@ class DynamicSparsity:
             grad_scale (Tensor, optional): The loss scale, if the gradients are not unscaled yet.
         """
         if self.mode == 'dynamic':
-            self._growth.observe(self._evolving(), self.is_due(self.steps + 1), grad_scale)
+            names = {n: None for one in self._evolving() if _is_ranked(one) for n in one.names}
+            weights = [(name, self.masks.parameters[name]) for name in names]
+            self._growth.observe(weights, self.is_due(self.steps + 1), grad_scale)
         self.masks.mask_gradients_()
         gradient = self._first_gradient()
         self._ready = True
@@ -278,30 +292,20 @@ class DynamicSparsity:
 
     # -- updates ---------------------------------------------------------------------------
 
-    def _evolving(self) -> list[tuple[str, nn.Parameter]]:
-        pairs = ((name, self.masks.parameters[name]) for name in self.masks.masked)
-        return [(name, p) for name, p in pairs if p.requires_grad]
+    def _evolving(self) -> list[Units]:
+        masked = set(self.masks.masked)
+        return [
+            one
+            for one in self._units
+            if not masked.isdisjoint(one.names) and one.trained(self.masks.parameters)
+        ]
 
     @torch.no_grad()
     def _update(self, optimizer: torch.optim.Optimizer | None) -> Update:
         rate, moves = self.rate, {}
-        for name, parameter in self._evolving():
-            mask = self.masks[name]
-            active = self.masks.kept(name)
-            moves[name] = min(round(rate * active), mask.numel() - active)
-            if not moves[name]:
-                continue
-            after = prune_and_grow(
-                parameter.detach().reshape(-1),
-                mask.reshape(-1),
-                moves[name],
-                self._growth.priority(name, parameter, self.seed, self.steps),
-                name in self._two_four,
-            ).reshape(mask.shape)
-            self.masks[name] = after
-            self._explored[name] = self._explored[name].to(after.device) | after
-            if optimizer is not None:
-                reset_moments_(optimizer, parameter, mask ^ after)
+        for units in self._evolving():
+            for name, moved in self._prune_and_grow(units, rate, optimizer).items():
+                moves[name] = moves.get(name, 0) + moved
         self.masks.apply_()
         # The count of updates is the same after resuming.
         if (self.steps // self.rule.every) % self.verify_every == 0:
@@ -314,6 +318,41 @@ class DynamicSparsity:
             explored=self.explored,
             checksum=self.masks.checksum(),
         )
+
+    def _prune_and_grow(
+        self, units: Units, rate: float, optimizer: torch.optim.Optimizer | None
+    ) -> dict[str, int]:
+        """Update the masks of some units, and return the number of weights pruned by name."""
+        parameters = self.masks.parameters
+        mask = units.contract(self.masks)
+        active = int(mask.count_nonzero())
+        moves = min(round(rate * active), units.count - active)
+        if not moves:
+            return dict.fromkeys(units.names, 0)
+        growth = self._growth if _is_ranked(units) else RandomGrowth()
+        after = prune_and_grow(
+            units.norm({name: parameters[name].detach() for name in units.names}),
+            mask,
+            moves,
+            growth.priority(units, mask.device, self.seed, self.steps),
+            units.structure == '2:4',
+        )
+        names = [part.name for part in (*units.parts, *units.biases)]
+        before = {name: self.masks[name] for name in names}
+        found = units.expand(after, {name: value.clone() for name, value in before.items()})
+        for name, now in found.items():
+            self.masks[name] = now
+            if name in self._explored:
+                self._explored[name] = self._explored[name].to(now.device) | now
+            if optimizer is not None:
+                parameter = self.masks.parameter(name)
+                reset_moments_(optimizer, parameter, before[name] ^ now)
+                if self.rule.moments == 'layer':
+                    kept, grown = before[name] & now, now & ~before[name]
+                    start_moments_(optimizer, parameter, grown, kept)
+        stream = random_stream(self.seed, self.steps, f'{units.name}, fresh')
+        units.initialise_(after & ~mask, parameters, stream)
+        return {n: int((before[n] & ~found[n]).count_nonzero()) for n in units.names}
 
     # -- counting --------------------------------------------------------------------------
 
@@ -398,6 +437,7 @@ class DynamicSparsity:
             )
         # All of the state is read before anything changes.
         parameters = self.masks.parameters
+        units = self._check_structure(_saved_masks(state))
         explored = {
             name: unpack_mask(packed, parameters[name].shape).to(parameters[name].device)
             for name, packed in state['explored'].items()
@@ -405,6 +445,7 @@ class DynamicSparsity:
         growth = GROWTHS[self.rule.grow]()
         growth.load_state_dict(state['averages'], parameters)
         self.masks.load_state_dict(state)
+        self._mask_biases(units)
         self.steps, self.seed = state['steps'], state['seed']
         self._explored, self._growth = explored, growth
         self._ready = False
@@ -413,6 +454,19 @@ class DynamicSparsity:
 
 #: What a saved state must have.
 _STATE = ('settings', 'steps', 'seed', 'explored', 'averages', 'shapes', 'packed')
+
+
+def _is_ranked(units: Units) -> bool:
+    """Return whether gradients can rank masked units."""
+    return not units.needs_fresh_weights
+
+
+def _saved_masks(state: Mapping) -> dict[str, Tensor]:
+    """Return the masks of all weights in a saved state, also those of dense layers."""
+    dense = {
+        name: torch.ones(tuple(shape), dtype=torch.bool) for name, shape in state['shapes'].items()
+    }
+    return {**dense, **unpack_masks(state)}
 
 
 def _learning_rates(optimizer: torch.optim.Optimizer | None) -> dict[str, str]:

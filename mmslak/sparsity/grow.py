@@ -7,9 +7,14 @@ from torch import Tensor, nn
 
 from .selection import lowest, random_stream
 from .semi_structured import GROUP, KEPT, lowest_of_groups
+from .structures import Units
 
 #: Decay of the moving average of gradients in :class:`MomentumGrowth`.
 MOMENTUM = 0.9
+#: Rules for the moments of grown weights, see :class:`UpdateRule`.
+MOMENTS = ('zero', 'layer')
+#: Names of averages of squared gradients in PyTorch's optimisers.
+SECOND_MOMENTS = ('exp_avg_sq', 'max_exp_avg_sq', 'square_avg')
 
 
 def prune_and_grow(
@@ -19,10 +24,11 @@ def prune_and_grow(
 
     Only weights that were masked before the update are grown, so that no weight is pruned and
     grown in the same update. With ``two_four`` every group of four grows as many weights as it
-    lost. Among equal values the lowest index comes first.
+    lost. Among equal values the lowest index comes first. For larger units the arguments have one
+    value for each unit.
 
     Args:
-        weights (Tensor): Of shape (N,).
+        weights (Tensor): Of shape (N,), weights or norms of units.
         mask (Tensor): Boolean, of shape (N,), True where a weight is active.
         moves (int): Number of weights to prune and to grow; at most the number of active weights
             and at most the number of masked weights.
@@ -60,12 +66,12 @@ class GrowthRule:
             grad_scale (Tensor, optional): The loss scale by which the gradients are multiplied.
         """
 
-    def priority(self, name: str, weights: Tensor, seed: int, step: int) -> Tensor:
-        """Return a value for each weight of a tensor; the weights with the lowest values grow.
+    def priority(self, units: Units, device: torch.device, seed: int, step: int) -> Tensor:
+        """Return a value for each unit; the units with the lowest values grow.
 
         Args:
-            name (str): Name of the weight tensor.
-            weights (Tensor): The N weights, of any shape.
+            units (Units): N units, such as the single weights of a tensor.
+            device (torch.device): Device of the weights.
             seed (int): Seed of random growth.
             step (int): Step of the optimiser.
 
@@ -90,10 +96,10 @@ class RandomGrowth(GrowthRule):
     The random values depend only on seed, step and name, so that all ranks draw the same.
     """
 
-    def priority(self, name: str, weights: Tensor, seed: int, step: int) -> Tensor:
+    def priority(self, units: Units, device: torch.device, seed: int, step: int) -> Tensor:
         """Return random values."""
-        stream = random_stream(seed, step, name)
-        return torch.rand(weights.numel(), generator=stream).to(weights.device)
+        stream = random_stream(seed, step, units.name)
+        return torch.rand(units.count, generator=stream).to(device)
 
 
 class GradientGrowth(GrowthRule):
@@ -112,14 +118,15 @@ class GradientGrowth(GrowthRule):
         grad_scale: Tensor | None = None,
     ) -> None:
         """Record the gradients of a step that an update follows."""
+        self._gradients = {}
         if due:
             self._gradients = {
                 name: p.grad.detach().clone() for name, p in weights if p.grad is not None
             }
 
-    def priority(self, name: str, weights: Tensor, seed: int, step: int) -> Tensor:
-        """Return the negative magnitude of the gradients."""
-        return _negative_magnitude(self._gradients.pop(name, None), weights)
+    def priority(self, units: Units, device: torch.device, seed: int, step: int) -> Tensor:
+        """Return the negative norm of the gradients of each unit."""
+        return _negative_norm(units, self._gradients, device)
 
 
 class MomentumGrowth(GrowthRule):
@@ -155,9 +162,9 @@ class MomentumGrowth(GrowthRule):
                 gradient = gradient / grad_scale.to(gradient.device)
             self._averages[name].lerp_(gradient, 1 - MOMENTUM)
 
-    def priority(self, name: str, weights: Tensor, seed: int, step: int) -> Tensor:
-        """Return the negative magnitude of the averages."""
-        return _negative_magnitude(self._averages.get(name), weights)
+    def priority(self, units: Units, device: torch.device, seed: int, step: int) -> Tensor:
+        """Return the negative norm of the averages of each unit."""
+        return _negative_norm(units, self._averages, device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return copies of the averages."""
@@ -177,11 +184,15 @@ class MomentumGrowth(GrowthRule):
 GROWTHS = {'random': RandomGrowth, 'gradient': GradientGrowth, 'momentum': MomentumGrowth}
 
 
-def _negative_magnitude(gradient: Tensor | None, weights: Tensor) -> Tensor:
-    if gradient is None:
-        # The loss does not depend on these weights.
-        return torch.zeros(weights.numel(), device=weights.device)
-    return -gradient.reshape(-1).float().abs().nan_to_num(nan=0.0)
+def _negative_norm(units: Units, gradients: Mapping[str, Tensor], device: torch.device) -> Tensor:
+    # The loss does not depend on weights without a gradient.
+    values = {
+        part.name: gradients[part.name].float()
+        if part.name in gradients
+        else torch.zeros(part.shape, device=device)
+        for part in units.parts
+    }
+    return -units.norm(values).nan_to_num(nan=0.0)
 
 
 def reset_moments_(
@@ -198,3 +209,26 @@ def reset_moments_(
     for value in optimizer.state.get(parameter, {}).values():
         if isinstance(value, Tensor) and value.shape == parameter.shape:
             value.masked_fill_(where.to(value.device), 0)
+
+
+def start_moments_(
+    optimizer: torch.optim.Optimizer, parameter: nn.Parameter, grown: Tensor, active: Tensor
+) -> None:
+    """Set the second moments of grown weights to the mean of their layer, in place.
+
+    Adam divides by the root of the second moment. Its bias correction depends on the number of
+    steps of the training, so it does not correct a moment that starts at zero later, and the first
+    steps of the weight would be too long. First moments do not change.
+
+    Args:
+        optimizer (Optimizer): Adam, RMSprop or any other optimiser; only the moments in
+            :data:`SECOND_MOMENTS` change.
+        parameter (nn.Parameter): The weights.
+        grown (Tensor): Boolean, of the parameter's shape; True where to set the moments.
+        active (Tensor): Boolean, of the parameter's shape; True where to take the mean.
+    """
+    state = optimizer.state.get(parameter, {})
+    for key in SECOND_MOMENTS:
+        value = state.get(key)
+        if isinstance(value, Tensor) and value.shape == parameter.shape and active.any():
+            value[grown.to(value.device)] = value[active.to(value.device)].float().mean().to(value)

@@ -1,14 +1,13 @@
 """The masks that sparse training starts with."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .allocation import allocate
-from .selection import lowest, random_stream
-from .semi_structured import KEPT, is_two_four, lowest_of_groups
-from .targets import active_weights
+from .selection import random_stream
+from .structures import Units
 
 INITS = ('random', 'scores', 'from_weights')
 
@@ -19,7 +18,7 @@ def initial_masks(
     sparsity: float,
     allocation: str | Mapping[str, float],
     scores: Mapping[str, Tensor] | None = None,
-    two_four: Collection[str] = (),
+    units: Sequence[Units] | None = None,
     seed: int = 0,
 ) -> dict[str, Tensor]:
     """Choose the active weights of a network at the start.
@@ -31,7 +30,7 @@ def initial_masks(
         sparsity (float): Share of the weights to mask; not used by ``from_weights``.
         allocation (str or Mapping): See :func:`allocate`; not used by ``from_weights``.
         scores (Mapping[str, Tensor], optional): For ``allocation='snip'`` or ``init='scores'``.
-        two_four (Collection[str]): Names of the weights that keep two of every four.
+        units (Sequence[Units], optional): From :func:`find_units`. Default: single weights.
         seed (int): Seed of random masks.
 
     Returns:
@@ -40,10 +39,13 @@ def initial_masks(
     Raises:
         ValueError: If the settings are not allowed, or scores are missing or do not fit.
     """
+    if units is None:
+        units = [Units.weights(name, p.shape) for name, p in parameters.items()]
+    masks: dict[str, Tensor] = {}
     if init == 'from_weights':
-        return {
-            name: _mask_from_weights(p.detach(), name in two_four) for name, p in parameters.items()
-        }
+        for one in units:
+            one.expand(one.recover(parameters), masks)
+        return {name: mask for name, mask in masks.items() if name in parameters}
     if init == 'scores':
         for name, parameter in parameters.items():
             if scores is None or name not in scores or scores[name].shape != parameter.shape:
@@ -51,29 +53,13 @@ def initial_masks(
                     f"init='scores' needs the scores of {name!r}, of shape {tuple(parameter.shape)}"
                 )
     # Frozen weights stay as they are. Masks would damage them for good, because they never adapt.
-    parameters = {name: p for name, p in parameters.items() if p.requires_grad}
-    others = {name: p for name, p in parameters.items() if name not in two_four}
-    counts = allocate(others, sparsity, allocation, scores) if others else {}
-    masks = {}
-    for name, parameter in parameters.items():
-        if counts.get(name) == parameter.numel():
-            continue
+    units = [one for one in units if one.trained(parameters)]
+    allocated = {one.name: one for one in units if one.allocated}
+    counts = allocate(allocated, sparsity, allocation, scores) if allocated else {}
+    for one in units:
         if init == 'scores':
-            priority = -scores[name].detach().reshape(-1)
+            priority = -one.reduce(scores).detach()
         else:
-            priority = torch.rand(parameter.numel(), generator=random_stream(seed, 0, name))
-        if name in two_four:
-            mask = lowest_of_groups(priority, KEPT)
-        else:
-            mask = lowest(priority, counts[name])
-        masks[name] = mask.reshape(parameter.shape)
-    return masks
-
-
-def _mask_from_weights(weights: Tensor, two_four: bool) -> Tensor:
-    if two_four and is_two_four(weights):
-        # A group may have fewer than two non-zero weights, because a grown weight can still be
-        # zero. Such a group is filled up with its first zeros.
-        mask = lowest_of_groups(-weights.reshape(-1).abs(), KEPT)
-        return mask.reshape(weights.shape)
-    return active_weights(weights)
+            priority = torch.rand(one.count, generator=random_stream(seed, 0, one.name))
+        one.expand(one.choose(priority, counts.get(one.name, 0)), masks)
+    return {name: mask for name, mask in masks.items() if name in parameters}

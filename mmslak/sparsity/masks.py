@@ -30,6 +30,8 @@ class SparseMasks:
         parameters (Mapping[str, nn.Parameter]): From :func:`select_targets`.
         masks (Mapping[str, Tensor], optional): Boolean masks of the parameters' shapes. A
             parameter without a mask is dense.
+        biases (Mapping[str, nn.Parameter], optional): Biases that can have masks, too. They are
+            neither counted nor saved, because their masks follow from those of the weights.
 
     Raises:
         ValueError: If a mask belongs to no parameter or has another shape than its own.
@@ -39,8 +41,10 @@ class SparseMasks:
         self,
         parameters: Mapping[str, nn.Parameter],
         masks: Mapping[str, Tensor] | None = None,
+        biases: Mapping[str, nn.Parameter] | None = None,
     ):
         self.parameters = dict(parameters)
+        self._all = {**self.parameters, **(biases or {})}
         self._words: dict[str, Tensor] = {}
         self._kept = {name: p.numel() for name, p in self.parameters.items()}
         for name, mask in (masks or {}).items():
@@ -55,31 +59,36 @@ class SparseMasks:
         """Return a new boolean mask of the shape of the parameter."""
         if name not in self._words:
             return torch.ones_like(
-                self.parameters[name], dtype=torch.bool, memory_format=torch.contiguous_format
+                self._all[name], dtype=torch.bool, memory_format=torch.contiguous_format
             )
         return self._words[name].bool().contiguous()
 
     def __setitem__(self, name: str, mask: Tensor) -> None:
-        if name not in self.parameters:
+        if name not in self._all:
             raise ValueError(f'masks must belong to selected weights, got a mask for {name!r}')
-        parameter = self.parameters[name]
+        parameter = self._all[name]
         if mask.shape != parameter.shape:
             raise ValueError(
                 f'the mask of {name!r} must have shape {tuple(parameter.shape)}, that of the '
                 f'weights, got {tuple(mask.shape)}'
             )
         kept = int(mask.count_nonzero())
-        self._kept[name] = kept
+        if name in self.parameters:
+            self._kept[name] = kept
         if kept == mask.numel():
             self._words.pop(name, None)
             return
         self._words[name] = _as_words(mask.to(parameter.device, torch.bool), parameter)
 
+    def parameter(self, name: str) -> nn.Parameter:
+        """Return the weights or biases of a mask."""
+        return self._all[name]
+
     # -- masking ---------------------------------------------------------------------------
 
     def apply_(self) -> None:
         """Set every masked weight to +0.0, in place."""
-        for name, parameter in self.parameters.items():
+        for name, parameter in self._all.items():
             self._mask_(name, parameter)
 
     def mask_gradients_(self) -> None:
@@ -88,7 +97,7 @@ class SparseMasks:
         If this is called between the backward pass and gradient clipping, masked weights do not
         contribute to the norm of the gradient, and their moments stay zero.
         """
-        for name, parameter in self.parameters.items():
+        for name, parameter in self._all.items():
             if parameter.grad is not None:
                 self._mask_(name, parameter.grad)
 
@@ -105,15 +114,15 @@ class SparseMasks:
                 shape.
         """
         copies = dict(module.named_parameters(remove_duplicate=False))
-        for name in self.masked:
-            copy = copies.get(name.removeprefix(prefix))
-            if copy is None or copy.shape != self.parameters[name].shape:
+        for name in self._words:
+            copy, shape = copies.get(name.removeprefix(prefix)), self._all[name].shape
+            if copy is None or copy.shape != shape:
                 found = 'no such parameter' if copy is None else f'shape {tuple(copy.shape)}'
                 raise ValueError(
-                    f'{name!r} of shape {tuple(self.parameters[name].shape)} is masked, but '
-                    f'{type(module).__name__} has {found}'
+                    f'{name!r} of shape {tuple(shape)} is masked, but {type(module).__name__} has '
+                    f'{found}'
                 )
-        for name in self.masked:
+        for name in list(self._words):
             self._mask_(name, copies[name.removeprefix(prefix)])
 
     def _mask_(self, name: str, values: Tensor) -> None:
@@ -122,7 +131,7 @@ class SparseMasks:
             return
         if words.device != values.device:
             words = words.to(values.device)
-            if values is self.parameters[name]:
+            if values is self._all[name]:
                 # The network was moved to another device, so the stored mask is moved too.
                 self._words[name] = words = _as_words(words.bool(), values)
         values.detach().view(_WORDS[values.element_size()]).bitwise_and_(words)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from .checks import check_choice, check_count, check_number
-from .grow import GROWTHS
+from .grow import GROWTHS, MOMENTS
 
 SCHEDULES = ('cosine', 'linear', 'constant')
 
@@ -28,6 +28,8 @@ class UpdateRule:
         rate_min (float): Adaptation rate at the end of training, at most ``rate``.
         schedule (str): ``cosine``, ``linear`` or ``constant``.
         grow (str): ``random``, ``gradient`` or ``momentum``, see :mod:`mmslak.sparsity.grow`.
+        moments (str): Moments of a grown weight. ``zero``: all are zero. ``layer``: its second
+            moment is the mean over the active weights of its layer, see :func:`start_moments_`.
         stop_at (int or float, optional): There are no updates from this step on. A float is a
             share of the training, in (0, 1]. Default: the last step, because weights that grow
             after the last step would never be trained.
@@ -41,6 +43,7 @@ class UpdateRule:
     rate_min: float = 0.005
     schedule: str = 'cosine'
     grow: str = 'random'
+    moments: str = 'zero'
     stop_at: int | float | None = None
 
     def __post_init__(self):
@@ -50,6 +53,7 @@ class UpdateRule:
             check_number('update.rate_min', self.rate_min, 0, self.rate, f'rate={self.rate}')
         check_choice('update.schedule', self.schedule, SCHEDULES)
         check_choice('update.grow', self.grow, tuple(GROWTHS))
+        check_choice('update.moments', self.moments, MOMENTS)
         stop_at = self.stop_at
         if isinstance(stop_at, float) and 0 < stop_at <= 1:
             return

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from .targets import active_weights
 
-STRUCTURES = ('unstructured', '2:4')
 GROUP, KEPT = 4, 2
 #: PyTorch's sparse kernels for 16-bit weights need rows and columns that are multiples of these.
 ROWS, COLUMNS = 32, 64

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 
 def snip_scores(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], closure: Callable[[], Tensor]
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    closure: Callable[[], Tensor],
+    batches: int = 1,
 ) -> dict[str, Tensor]:
     """Compute SNIP's connection sensitivity |g * w| of weights.
 
@@ -24,6 +27,8 @@ def snip_scores(
         parameters (Mapping[str, nn.Parameter]): The weights to score. A weight that is frozen or
             does not influence the loss has the score 0.
         closure (Callable): Runs the model on one batch and returns the loss, a scalar.
+        batches (int): Number of calls of ``closure``, over which the gradient is averaged. Only the
+            activations of one batch are in memory at a time.
 
     Returns:
         dict[str, Tensor]: Scores by name, with the shapes and dtypes of the parameters.
@@ -36,14 +41,20 @@ def snip_scores(
         stack.callback(_restore, buffers, training)
         stack.enter_context(torch.random.fork_rng(devices=sorted(devices)))
         stack.enter_context(torch.enable_grad())
-        found = torch.autograd.grad(closure(), list(trained.values()), allow_unused=True)
-    gradients = dict(zip(trained, found, strict=True))
+        gradients: dict[str, Tensor] = {}
+        for _ in range(batches):
+            found = torch.autograd.grad(closure(), list(trained.values()), allow_unused=True)
+            for name, gradient in zip(trained, found, strict=True):
+                if gradient is not None:
+                    known = gradients.get(name)
+                    gradients[name] = gradient if known is None else known + gradient
     distributed = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     scores = {}
     for name, parameter in parameters.items():
         gradient = gradients.get(name)
         if gradient is None:
             gradient = torch.zeros_like(parameter)
+        gradient = gradient / batches
         if distributed:
             gradient = gradient.contiguous()
             dist.all_reduce(gradient)

@@ -58,7 +58,7 @@ def select_targets(
     if targets == 'all':
         chosen = list(parameters)
     elif targets == 'large_kernels':
-        chosen = [name for name, layer in layers.items() if _has_large_kernel(layer)]
+        chosen = [name for name, layer in layers.items() if is_large_kernel(layer)]
     elif isinstance(targets, Mapping) and targets and set(targets) <= {'include', 'exclude'}:
         chosen = _match(targets, list(parameters))
     else:
@@ -104,7 +104,8 @@ def select_model_targets(model: nn.Module, targets: str | dict = 'all') -> dict[
     return parameters
 
 
-def _has_large_kernel(layer: nn.Module) -> bool:
+def is_large_kernel(layer: nn.Module) -> bool:
+    """Return whether a layer is a depth-wise convolution with a side of 7 or more."""
     return (
         isinstance(layer, nn.modules.conv._ConvNd)
         and layer.groups == layer.in_channels == layer.out_channels

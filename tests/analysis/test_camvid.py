@@ -10,6 +10,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+from mmslak.cli.structure_grid import STRUCTURES
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,7 +24,7 @@ def test_networks_of_the_study_have_equal_numbers_of_parameters(load_tool, in_ro
     pytest.importorskip('mmseg')
     pytest.importorskip('mmpretrain')
     tool = load_tool('analysis/camvid_study.py')
-    args = argparse.Namespace(seeds=3, iters=40, data=Path('data/camvid'))
+    args = argparse.Namespace(seeds=3, iters=40, data=Path('data/camvid'), structures=False)
     trainings = tool.plan(args)
     assert len({(one.name, one.seed) for one in trainings}) == len(trainings) == 3 * 19
     # Every training of a seed has the same schedule, and all of a network have the same widths.
@@ -37,6 +39,30 @@ def test_networks_of_the_study_have_equal_numbers_of_parameters(load_tool, in_ro
         for mode in ('naive', 'reparam', 'decomposed'):
             dense, sparse = (tool.width_factor(kernel, mode, d) for d in ('dense', 'sparse'))
             assert sparse > dense
+
+
+def test_structures_have_equal_numbers_of_active_weights(load_tool, in_root):
+    pytest.importorskip('mmseg')
+    tool = load_tool('analysis/camvid_study.py')
+    args = argparse.Namespace(seeds=3, iters=40, data=Path('data/camvid'), structures=True)
+    trainings = tool.plan(args)
+    assert len({(one.name, one.seed) for one in trainings}) == len(trainings) == 3 * 8
+    hooks = {}
+    for one in trainings[:8]:
+        hook = tool.config_of(one).default_hooks.sparsity
+        hooks[one.name] = hook['structure'], hook['update']['moments']
+        # All other options are the same.
+        assert one.options[:-2] == trainings[0].options[:-2]
+    assert hooks['camvid-2of4-layer'] == ('2:4', 'layer')
+    assert hooks['camvid-unstructured-zero'] == ('unstructured', 'zero')
+    counts = [tool.active_weights(tool.config_of(one)) for one in trainings[:8:2]]
+    assert max(counts) / min(counts) < 1.01
+    # As many active parameters as the dense decomposed network of the other study.
+    factor = tool.width_factor(51, 'decomposed', 'half')
+    sizes = [
+        tool.active_parameters(51, 'decomposed', *one) for one in (('dense', 1.0), ('half', factor))
+    ]
+    assert max(sizes) / min(sizes) < 1.05
 
 
 def test_class_scores_of_a_case_by_hand(load_tool, tmp_path):
@@ -103,7 +129,19 @@ def test_report_fills_the_page(load_tool, tmp_path, monkeypatch, capsys):
         ('erf_ratios', dict(net=dict(raw=[0.1, 0.2, 0.3, 0.9]))),
     ):
         (results / f'{name}.json').write_text(json.dumps(value))
+    structures = {
+        'camvid-unstructured-zero': {'0': 30.0, '1': 32.0},
+        'camvid-neuron-zero': {'0': 29.0, '1': 33.0},
+    }
+    grid = STRUCTURES
+    names = [grid.name('camvid', s, m) for s in grid.structures for m in grid.moments]
+    saved = dict(scores=structures, active=dict.fromkeys(names, 1234), iters=5)
+    (results / 'structures.json').write_text(json.dumps(saved))
+    sparsity_page = tmp_path / 'sparsity.md'
+    tables = ('structures', 'structure differences')
+    sparsity_page.write_text(''.join(f'<!-- {n} -->\n<!-- end of {n} -->\n' for n in tables))
     arguments = ['camvid_report.py', '--page', str(page), '--results', str(results)]
+    arguments += ['--sparsity-page', str(sparsity_page)]
     monkeypatch.setattr('sys.argv', arguments)
     tool.main()
     text = page.read_text()
@@ -115,6 +153,9 @@ def test_report_fills_the_page(load_tool, tmp_path, monkeypatch, capsys):
     # By hand: 30 - 29 and 32 - 33.
     assert '| decomposed: 51 x 51 over 7 x 7 | +0.00 ± 1.00 (1 of 2) |' in text
     assert "MMPretrain's ConvNeXt | 0.450 | 28.00 (1)" in text
+    text_on_sparsity = sparsity_page.read_text()
+    assert '| unstructured | 1,234 | 31.00 ± 1.41 (2) | - |' in text_on_sparsity
+    assert '| neuron over unstructured | +0.00 ± 1.00 (1 of 2) |' in text_on_sparsity
     assert '| net | 10.0% | 20.0% | 30.0% | 90.0% |' in text
     assert all((results / f'{name}.png').is_file() for name in ('curves', 'kernel_study'))
     # A second run changes nothing.

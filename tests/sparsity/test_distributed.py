@@ -16,6 +16,41 @@ def network():
     return nn.Sequential(nn.Linear(12, 16), nn.GELU(), nn.Linear(16, 4))
 
 
+class Block(nn.Module):
+    """Two linear layers with the names of SLaK's."""
+
+    def __init__(self):
+        super().__init__()
+        self.pwconv1, self.pwconv2 = nn.Linear(12, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        return self.pwconv2(nn.functional.gelu(self.pwconv1(x)))
+
+
+def train_neurons(rank):
+    """Train with neurons on batches of this rank; return all weights and the masks."""
+    torch.manual_seed(0)
+    model = Block()
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.5, 'uniform', dict(every=2, moments='layer'),
+        structure='neuron', model=model, total_steps=20,
+    )  # fmt: skip
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.AdamW(wrapped.parameters(), 0.01)
+    updates = []
+    sparsity.attach(optimizer, updates.append)
+    torch.manual_seed(rank)
+    for _ in range(8):
+        optimizer.zero_grad()
+        wrapped(torch.randn(3, 12)).square().mean().backward()
+        optimizer.step()
+    return dict(
+        moves=[sum(update.moves.values()) for update in updates],
+        weights=model.state_dict(),
+        masks=sparsity.masks.state_dict()['packed'],
+    )
+
+
 def differing_rates(start, rank):
     """Update masks every second step, compare every second update, and return the error.
 
@@ -73,6 +108,7 @@ def work(rank, folder):
         result[grow] = [update.checksum for update in updates]
         result[f'{grow}.masks'] = sparsity.masks.state_dict()['packed']
 
+    result['neurons'] = train_neurons(rank)
     sparsity.masks.verify_across_ranks()
     if rank == 1:
         mask = sparsity.masks['2.weight']
@@ -104,6 +140,14 @@ def test_masks_are_identical_on_both_ranks(results, grow):
     assert len(set(zero[grow])) == 6
     for name, packed in zero[f'{grow}.masks'].items():
         assert torch.equal(packed, one[f'{grow}.masks'][name])
+
+
+def test_grown_neurons_are_identical_on_both_ranks(results):
+    zero, one = (result['neurons'] for result in results)
+    assert zero['moves'] == one['moves'] and all(zero['moves'])
+    for part in ('weights', 'masks'):
+        assert zero[part].keys() == one[part].keys()
+        assert all(torch.equal(value, one[part][name]) for name, value in zero[part].items())
 
 
 def test_scores_use_gradients_averaged_over_ranks(results):

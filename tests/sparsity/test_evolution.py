@@ -415,7 +415,10 @@ def test_a_damaged_state_changes_nothing(damage, message):
     ('arguments', 'message'),
     [
         (dict(mode='off'), "mode must be one of 'dynamic', 'fixed', got 'off'"),
-        (dict(structure='1:4'), "structure must be one of 'unstructured', '2:4', got '1:4'"),
+        (
+            dict(structure='1:4'),
+            "structure must be one of 'unstructured', 'neuron', 'tap', '2:4', got '1:4'",
+        ),
         (dict(init='zeros'), "init must be one of 'random', 'scores', 'from_weights', got 'zeros'"),
         (dict(init='scores'), "init='scores' needs the scores of '0.weight'"),
         (dict(total_steps=0), 'total_steps must be a positive integer, got 0'),

@@ -47,7 +47,10 @@ def test_steps_with_updates(stop_at, total, expected):
         (dict(schedule='step'), "update.schedule must be one of 'cosine', 'linear', 'constant'"),
         (dict(grow='magnitude'), "update.grow must be one of 'random', 'gradient', 'momentum'"),
         (dict(stop_at=1.5), 'update.stop_at must be a step (int), a share'),
-        (dict(frequency=100), "update takes every, rate, rate_min, schedule, grow, stop_at, got '"),
+        (
+            dict(frequency=100),
+            "update takes every, rate, rate_min, schedule, grow, moments, stop_at, got '",
+        ),
     ],
 )
 def test_wrong_settings_are_named(settings, message):

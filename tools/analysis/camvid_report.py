@@ -1,11 +1,12 @@
-"""Write the tables and figures of docs/camvid.md from the results in docs/camvid.
+"""Write the tables and figures of docs/camvid.md and docs/sparsity.md from docs/camvid.
 
     python tools/analysis/camvid_report.py
 
 docs/camvid has published.json (numbers of publications), a file of
 tools/analysis/camvid_result.py for each network, scores.json and parameters.json of
 tools/analysis/camvid_study.py, and ratios.json of tools/analysis/erf.py as erf_ratios.json. A table
-replaces what stands between its two comments in the page.
+replaces what stands between its two comments in the page. docs/sparsity.md has the tables of
+structures.json, which tools/analysis/camvid_study.py --structures writes.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from mmslak.cli.kernel_grid import (
     score_table,
     summary,
 )
+from mmslak.cli.structure_grid import RESULTS, structure_tables
 from mmslak.cli.study import mean_and_spread
 from mmslak.console import guarded
 
@@ -138,6 +140,15 @@ def draw_curves(results: dict[str, dict], path: Path) -> None:
     plt.close(figure)
 
 
+def update_page(path: Path, tables: dict[str, Table], console: Console) -> None:
+    """Print tables and write them into a page."""
+    page = path.read_text()
+    for name, table in tables.items():
+        page = insert_table(page, name, table)
+        console.print(table)
+    path.write_text(page)
+
+
 @guarded
 def main() -> None:
     """Write the tables and figures."""
@@ -145,6 +156,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--page', type=Path, default=Path('docs/camvid.md'), help='page to update')
+    parser.add_argument(
+        '--sparsity-page',
+        type=Path,
+        default=Path('docs/sparsity.md'),
+        help='page of the structures to update',
+    )
     parser.add_argument(
         '--results', type=Path, default=Path('docs/camvid'), help='directory of the results'
     )
@@ -168,12 +185,11 @@ def main() -> None:
     if (args.results / 'erf_ratios.json').is_file():
         ratios = json.loads((args.results / 'erf_ratios.json').read_text())
         tables['erf'] = ratio_table(ratios)
-    page = args.page.read_text()
     console = Console(width=130)
-    for name, table in tables.items():
-        page = insert_table(page, name, table)
-        console.print(table)
-    args.page.write_text(page)
+    update_page(args.page, tables, console)
+    if (args.results / RESULTS).is_file():
+        structures = structure_tables(json.loads((args.results / RESULTS).read_text()))
+        update_page(args.sparsity_page, structures, console)
     console.print(f'Updated {args.page}, figures in {args.results}')
 
 

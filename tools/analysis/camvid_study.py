@@ -8,22 +8,30 @@ dense and 40 % sparse and wider, and MMPretrain's ConvNeXt with the same depths,
 are chosen so that all networks have as many active parameters as the dense decomposed one with
 51 x 51 kernels. Prints mean and standard deviation over the seeds and draws them. After an
 interruption, the same command continues.
+
+    python tools/analysis/camvid_study.py --structures --processes 2
+
+What do structured zeros cost? Trains the same network with decomposed 51 x 51 kernels, in which
+every layer is 50 % sparse: without a structure, with neurons, with taps and with 2:4 sparsity, and
+with both rules for the moments of grown weights.
 """
 
 import argparse
 import bisect
+import dataclasses
 import itertools
 import json
 from functools import cache
 
 import matplotlib
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from rich.console import Console
 
 from mmslak.analysis.paper import KERNEL_SIZES, SPARSITY
 from mmslak.cli.config import load_config
 from mmslak.cli.kernel_grid import CAMVID, CAMVID_PEER, Grid, report, summary
+from mmslak.cli.structure_grid import STRUCTURES, active_weights, report_structures
 from mmslak.cli.study import Training, add_study_options, check_positive, run_study, summarise
 from mmslak.console import guarded
 from mmslak.models import SLaK, build_model
@@ -37,6 +45,8 @@ COSTS = {
     for kernel in CAMVID.kernels
     for mode, share in (('naive', 2e-3), ('reparam', 3e-3), ('decomposed', 3e-3))
 }
+#: Sparsity of all weights that can be masked. 2:4 sparsity needs one half.
+SPARSITIES = {'dense': 0.0, 'sparse': SPARSITY, 'half': 0.5}
 #: Width factors that are tried.
 FACTORS = [i / 100 for i in range(30, 201)]
 
@@ -55,10 +65,8 @@ def active_parameters(kernel: int, mode: str, density: str, factor: float) -> in
         )
     head = head_channels() * sum(model.backbone.widths)
     count = sum(parameter.numel() for parameter in model.parameters()) + head
-    if density == 'sparse':
-        masked = sum(weight.numel() for weight in select_model_targets(model).values())
-        count -= round(SPARSITY * masked)
-    return count
+    masked = sum(weight.numel() for weight in select_model_targets(model).values())
+    return count - round(SPARSITIES[density] * masked)
 
 
 @cache
@@ -107,6 +115,21 @@ def training(kernel: int, mode: str, density: str, seed: int, args: argparse.Nam
     return Training(name, seed, CONFIG, options, COSTS[mode, kernel], keep_checkpoint=keep)
 
 
+def structured(structure: str, moments: str, seed: int, args: argparse.Namespace) -> Training:
+    """Describe one training of the study of structures."""
+    one = training(max(CAMVID.kernels), 'decomposed', 'half', seed, args)
+    options = [
+        *one.options,
+        f'{HOOK}.sparsity={SPARSITIES["half"]}',
+        # Every layer keeps as many weights with each structure.
+        f'{HOOK}.allocation=uniform',
+        f'{HOOK}.structure={structure}',
+        f'{HOOK}.update.moments={moments}',
+    ]
+    name = STRUCTURES.name('camvid', structure, moments)
+    return dataclasses.replace(one, name=name, options=options, keep_checkpoint=False)
+
+
 def peer(seed: int, args: argparse.Namespace) -> Training:
     """Describe one training of MMPretrain's ConvNeXt, as wide as SLaK with naive 7 x 7 kernels."""
     slak = SLaK(
@@ -133,6 +156,9 @@ def peer(seed: int, args: argparse.Namespace) -> Training:
 
 def plan(args: argparse.Namespace) -> list[Training]:
     """Return all trainings: all networks with one seed, then the next seed."""
+    if args.structures:
+        cells = list(itertools.product(STRUCTURES.structures, STRUCTURES.moments))
+        return [structured(*cell, seed, args) for seed in range(args.seeds) for cell in cells]
     networks = list(itertools.product(CAMVID.kernels, CAMVID.modes, CAMVID.densities))
     return [
         one
@@ -141,12 +167,16 @@ def plan(args: argparse.Namespace) -> list[Training]:
     ]
 
 
-def parameters_of(one: Training) -> float:
-    """Count the active parameters of a network, in millions."""
+def config_of(one: Training) -> Config:
+    """Load the config of a training with its options."""
     parser = argparse.ArgumentParser()
     parser.add_argument('options', nargs='+', action=DictAction)
-    cfg = load_config(one.config, parser.parse_args(one.options).options)
-    model = build_model(cfg)
+    return load_config(one.config, parser.parse_args(one.options).options)
+
+
+def parameters_of(one: Training) -> float:
+    """Count the active parameters of a network, in millions."""
+    model = build_model(config_of(one))
     count = sum(parameter.numel() for parameter in model.parameters())
     if f'{HOOK}.mode=off' not in one.options:
         count -= round(SPARSITY * sum(w.numel() for w in select_model_targets(model).values()))
@@ -159,6 +189,9 @@ def parse_args() -> argparse.Namespace:
     add_study_options(parser, 460, 'data/camvid', 'work_dirs/camvid_study')
     parser.add_argument(
         '--report', action='store_true', help='report finished trainings without starting others'
+    )
+    parser.add_argument(
+        '--structures', action='store_true', help='compare structures of the zeros instead'
     )
     args = parser.parse_args()
     check_positive(args, 'seeds', 'iters', 'processes')
@@ -175,6 +208,11 @@ def main() -> None:
     if not args.report:
         run_study(trainings, args.work_dir, args.processes)
     scores = summarise(trainings, args.work_dir)
+    if args.structures:
+        first = [one for one in trainings if one.seed == 0]
+        active = {one.name: active_weights(config_of(one)) for one in first}
+        report_structures(scores, active, args.work_dir, console, args.iters)
+        return
     report(
         scores,
         CAMVID,

@@ -20,7 +20,14 @@ from ...checkpoints import (
 from ...console import table_text
 from ...models.arguments import PRETRAINED
 from ...registry import HOOKS
-from ...sparsity import DynamicSparsity, SparseMasks, Update, select_model_targets, unpack_masks
+from ...sparsity import (
+    DynamicSparsity,
+    SparseMasks,
+    Update,
+    check_structure,
+    select_model_targets,
+    unpack_masks,
+)
 from ..snip_training_batch import batch_size, score_training_batch
 
 MODES = ('dynamic', 'fixed', 'off')
@@ -39,7 +46,8 @@ class DynamicSparsityHook(Hook):
         allocation (str or dict): ``uniform``, ``erk``, ``snip`` or sparsities by pattern, see
             :func:`mmslak.sparsity.allocate`. ``snip`` uses scores of one batch of training data.
         update (dict, optional): Settings of :class:`mmslak.sparsity.UpdateRule`: ``every``
-            (optimiser steps), ``rate``, ``rate_min``, ``schedule``, ``grow`` and ``stop_at``.
+            (optimiser steps), ``rate``, ``rate_min``, ``schedule``, ``grow``, ``moments`` and
+            ``stop_at``.
         targets (str or dict): The weights that can be masked. ``all``: all convolutions and linear
             layers of the backbone and of the head of a classifier. ``large_kernels``: the large
             depth-wise kernels of the backbone. ``dict(include=[...], exclude=[...])``: patterns on
@@ -50,7 +58,11 @@ class DynamicSparsityHook(Hook):
             checkpoint that training starts from, recovered from its zeros if it has none. Default
             for ``fixed``: ``from_weights``. Default for ``dynamic``: ``from_weights`` if the
             checkpoint has masks, otherwise ``random``.
-        structure (str): ``unstructured`` or ``2:4`` (linear layers).
+        structure (str or dict): Weights that are masked together: ``unstructured``, ``neuron``
+            (hidden units of the blocks), ``tap`` (positions of the large kernels for 8 channels),
+            ``2:4`` (linear layers), or a structure for each kind of layer, such as
+            ``dict(linear='neuron', large_kernels='tap', others='dense')``; see
+            :class:`mmslak.sparsity.DynamicSparsity`.
         seed (int): Seed of random masks and random growth.
         verify_every (int): With several processes, masks and learning rates are compared between
             the ranks after every ``verify_every`` updates of the masks, by a hash of 8 bytes. A
@@ -71,7 +83,7 @@ class DynamicSparsityHook(Hook):
         targets: str | dict = 'all',
         mode: str = 'dynamic',
         init: str | None = None,
-        structure: str = 'unstructured',
+        structure: str | dict = 'unstructured',
         seed: int = 0,
         verify_every: int = 1,
     ):
@@ -79,6 +91,7 @@ class DynamicSparsityHook(Hook):
             raise ValueError(f'mode must be one of {", ".join(map(repr, MODES))}, got {mode!r}')
         if init not in (None, 'random', 'from_weights'):
             raise ValueError(f"init must be 'random', 'from_weights' or None, got {init!r}")
+        check_structure(structure)
         self.sparsity, self.allocation, self.targets = sparsity, allocation, targets
         self.update = dict(update or {})
         self.mode, self.init, self.structure, self.seed = mode, init, structure, seed
@@ -118,7 +131,7 @@ class DynamicSparsityHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         parameters = select_model_targets(model, self.targets)
         if runner._resume and runner._has_loaded:
-            self.dynamics = self._resumed(runner, parameters)
+            self.dynamics = self._resumed(runner, model, parameters)
         else:
             self.dynamics = self._started(runner, model, parameters)
         if self.dynamics is None:
@@ -131,7 +144,7 @@ class DynamicSparsityHook(Hook):
         runner.logger.info('Sparsity at the start:\n' + density_table(self.dynamics, brief=True))
         self._write(runner, {f'density/{r["name"]}': r['density'] for r in self.dynamics.summary()})
 
-    def _build(self, runner, parameters, **kwargs) -> DynamicSparsity:
+    def _build(self, runner, model, parameters, **kwargs) -> DynamicSparsity:
         steps = math.ceil(runner.max_iters / runner.optim_wrapper._accumulative_counts)
         return DynamicSparsity(
             parameters,
@@ -140,13 +153,14 @@ class DynamicSparsityHook(Hook):
             self.update,
             mode=self.mode,
             structure=self.structure,
+            model=model,
             seed=self.seed,
             total_steps=steps,
             verify_every=self.verify_every,
             **kwargs,
         )
 
-    def _resumed(self, runner, parameters) -> DynamicSparsity | None:
+    def _resumed(self, runner, model, parameters) -> DynamicSparsity | None:
         if self._saved is None:
             if self.mode == 'fixed' and self.init is None:
                 # The training started from dense weights.
@@ -155,26 +169,26 @@ class DynamicSparsityHook(Hook):
                 'the checkpoint to resume contains no masks; start from its weights instead, with '
                 "load_from and DynamicSparsityHook(init='from_weights')"
             )
-        dynamics = self._build(runner, parameters, init=None)
+        dynamics = self._build(runner, model, parameters, init=None)
         dynamics.load_state_dict(self._saved)
         return dynamics
 
     def _started(self, runner, model, parameters) -> DynamicSparsity | None:
         log = runner.logger.info
-        masks = self._pretrained_masks(runner, model, parameters)
+        masks: dict | str = self._pretrained_masks(runner, model, parameters)
         if self.init == 'random' or (self.init is None and self.mode == 'dynamic' and not masks):
             if masks:
                 log("Sparsity: init='random' replaces the masks in the checkpoint by random ones")
             scores = (
                 self._snip_scores(runner, model, parameters) if self.allocation == 'snip' else None
             )
-            return self._build(runner, parameters, init='random', scores=scores)
+            return self._build(runner, model, parameters, init='random', scores=scores)
         if masks:
             log(f'Sparsity: the checkpoint has masks for {len(masks)} layers')
         else:
-            recovered = SparseMasks.from_weights(parameters)
-            masks = {name: recovered[name] for name in recovered.masked}
-            log(f'Sparsity: recovered the masks of {len(masks)} layers from zero weights')
+            recovered = SparseMasks.from_weights(parameters).masked
+            masks = 'from_weights' if recovered else {}
+            log(f'Sparsity: recovered the masks of {len(recovered)} layers from zero weights')
         if not masks and self.mode == 'fixed':
             log('Sparsity: the weights are dense and stay dense')
             return None
@@ -183,7 +197,7 @@ class DynamicSparsityHook(Hook):
                 "init='from_weights' needs sparse weights, but no weight is zero; load a sparse "
                 "checkpoint, or use init='random'"
             )
-        return self._build(runner, parameters, init=masks)
+        return self._build(runner, model, parameters, init=masks)
 
     def _pretrained_masks(self, runner, model, parameters) -> dict[str, Tensor]:
         """Return the masks in the checkpoint of ``load_from`` or of the backbone's ``init_cfg``."""
@@ -213,11 +227,12 @@ class DynamicSparsityHook(Hook):
         return masks
 
     def _snip_scores(self, runner, model, parameters) -> dict[str, Tensor]:
-        loader = runner.train_dataloader
-        runner.logger.info(
-            f'Sparsity: computing SNIP scores on {batch_size(loader)} training samples'
+        loader, optim_wrapper = runner.train_dataloader, runner.optim_wrapper
+        samples = batch_size(loader) * optim_wrapper._accumulative_counts
+        runner.logger.info(f'Sparsity: computing SNIP scores on {samples} training samples')
+        return score_training_batch(
+            model, loader, parameters, self.seed, runner.rank, optim_wrapper
         )
-        return score_training_batch(model, loader, parameters, self.seed, runner.rank)
 
     def _mask_before_clipping(self, optim_wrapper: OptimWrapper) -> None:
         """Mask gradients before gradient clipping, which MMEngine does inside its step."""

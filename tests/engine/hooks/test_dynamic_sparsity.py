@@ -19,13 +19,13 @@ ARCH = dict(depths=(1, 1, 1, 1), widths=(8, 8, 12, 16))
 class SmallClassifier(BaseModel):
     """A SLaK with a linear head."""
 
-    def __init__(self, **backbone):
+    def __init__(self, arch=ARCH, **backbone):
         super().__init__()
         self.backbone = mmslak.models.SLaK(
-            ARCH, (7, 7, 7, 5), 3, out_indices=-1, gap_before_final_norm=True,
+            arch, (7, 7, 7, 5), 3, out_indices=-1, gap_before_final_norm=True,
             layer_scale_init_value=1.0, drop_path_rate=0.2, **backbone,
         )  # fmt: skip
-        self.head = nn.Linear(16, 4)
+        self.head = nn.Linear(self.backbone.widths[-1], 4)
 
     def forward(self, inputs, labels, mode='tensor'):
         scores = self.head(self.backbone(inputs)[-1])
@@ -208,6 +208,80 @@ def test_snip_allocation(tmp_path):
     assert len(densities) > 3
 
 
+def test_snip_uses_the_precision_and_the_batches_of_the_training(tmp_path, monkeypatch):
+    seen = []
+    forward = SmallClassifier.forward
+
+    def watched(self, inputs, labels, mode='tensor'):
+        seen.append((len(inputs), torch.is_autocast_enabled('cpu')))
+        return forward(self, inputs, labels, mode)
+
+    monkeypatch.setattr(SmallClassifier, 'forward', watched)
+    optim = dict(type='mmslak.AmpOptimWrapper', dtype='bfloat16', accumulative_counts=2)
+    train(tmp_path, allocation='snip', iters=2, optim=optim)
+    # Two batches for the scores and two iterations.
+    assert seen == [(4, True)] * 4
+
+
+@pytest.mark.parametrize(
+    'structure',
+    ['neuron', 'tap', '2:4', dict(linear='neuron', large_kernels='tap', others='dense')],
+    ids=str,
+)
+def test_structures_with_averages_mixed_precision_and_accumulation(tmp_path, structure):
+    settings = dict(
+        iters=10,
+        model=dict(arch='nano'),
+        structure=structure,
+        allocation='snip',
+        update=dict(every=2, rate=0.4, moments='layer'),
+        optim=dict(type='mmslak.AmpOptimWrapper', dtype='bfloat16', accumulative_counts=2),
+    )
+    average = dict(type='EMAHook', momentum=0.2)
+    runner = train(tmp_path / 'whole', hooks=[average], **settings)
+    masks = hook_of(runner).dynamics.masks
+    # Layers with 2:4 sparsity are half dense, whatever the sparsity is.
+    if structure != '2:4':
+        unit = 2 * runner.model.backbone.widths[0]  # the smallest neuron
+        assert 0 <= round(0.6 * masks.numel) - masks.active < unit
+    ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook').ema_model.module
+    for model in (runner.model, ema):
+        weights = dict(model.named_parameters())
+        assert all(not weights[name][~masks[name]].any() for name in masks.masked)
+        if 'neuron' in str(structure):
+            count = 0
+            for block in (b for stage in model.backbone.stages for b in stage):
+                dead = (block.pwconv1.weight == 0).all(1)
+                assert not block.pwconv2.weight[:, dead].any()
+                assert not block.pwconv1.bias[dead].any()
+                count += int(dead.sum())
+            assert count
+    # Interrupted right after an update.
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / 'resumed', hooks=[average, dict(type='StopAt', at=8)], **settings)
+    train(tmp_path / 'resumed', hooks=[average], resume=True, **settings)
+    a, b = (
+        torch.load(tmp_path / name / 'iter_10.pth', weights_only=True)
+        for name in ('whole', 'resumed')
+    )
+    for part in ('state_dict', 'ema_state_dict'):
+        assert all(torch.equal(value, b[part][name]) for name, value in a[part].items())
+    packed = (x[SPARSITY_STATE]['packed'] for x in (a, b))
+    assert all(torch.equal(*pair) for pair in zip(*(p.values() for p in packed), strict=True))
+
+
+def test_fixed_masks_of_neurons_are_recovered_from_weights(tmp_path):
+    masks = hook_of(train(tmp_path / 'a', iters=4, structure='neuron')).dynamics.masks
+    weights = str(tmp_path / 'weights.pth')
+    saved = torch.load(tmp_path / 'a' / 'iter_4.pth', weights_only=True)
+    torch.save(dict(state_dict=saved['state_dict']), weights)
+    runner = train(tmp_path / 'b', iters=2, mode='fixed', structure='neuron', load=weights)
+    found = hook_of(runner).dynamics.masks
+    # Single weights that have grown can still be zero, but the first layer of a neuron is not.
+    neurons = [name for name in masks.masked if 'pwconv' in name]
+    assert neurons and all(torch.equal(found[name], masks[name]) for name in neurons)
+
+
 def test_training_is_reproducible(tmp_path):
     runs = [train(tmp_path / d, mode='off', iters=1) for d in ('a', 'b')]
     states = [r.model.state_dict() for r in runs]
@@ -379,6 +453,9 @@ def test_resuming_with_other_settings_names_the_difference(tmp_path):
         (dict(allocation='er'), ['allocation', "'er'", 'snip']),
         (dict(update=dict(grow='best')), ['update.grow', 'best', 'gradient']),
         (dict(update=dict(evry=3)), ['evry']),
+        (dict(update=dict(moments='mean')), ['update.moments', 'mean', 'layer']),
+        (dict(structure='rows'), ['structure', 'rows', 'neuron']),
+        (dict(structure=dict(linear='tap')), ["structure['linear']", 'tap', '2:4']),
         (dict(targets=dict(include=['neck.*'])), ['targets.include', 'neck.*']),
         (dict(init='from_weights'), ['from_weights', 'no weight is zero']),
     ],
