@@ -18,6 +18,7 @@ from ...checkpoints import (
     weights_of,
 )
 from ...console import table_text
+from ...models import SLaK
 from ...models.arguments import PRETRAINED
 from ...registry import HOOKS
 from ...sparsity import (
@@ -110,6 +111,9 @@ class DynamicSparsityHook(Hook):
         self._saved = checkpoint.get(SPARSITY_STATE)
         if self.dynamics is not None:
             self.dynamics.load_state_dict(self._saved)
+            # The weights are loaded after this.
+            self._leave_out_neurons(runner, False)
+            self._updated = True
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Add the state of :class:`mmslak.sparsity.DynamicSparsity` to a checkpoint."""
@@ -141,6 +145,7 @@ class DynamicSparsityHook(Hook):
         )
         self._mask_before_clipping(optim_wrapper)
         self._mask_average(runner)
+        self._leave_out_neurons(runner)
         runner.logger.info('Sparsity at the start:\n' + density_table(self.dynamics, brief=True))
         self._write(runner, {f'density/{r["name"]}': r['density'] for r in self.dynamics.summary()})
 
@@ -250,10 +255,18 @@ class DynamicSparsityHook(Hook):
             if isinstance(hook, EMAHook):
                 self.dynamics.apply_to(hook.ema_model.module)
 
+    def _leave_out_neurons(self, runner, leave_out: bool = True) -> None:
+        """Leave masked neurons out of the products of the training, which is then faster."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        backbone = getattr(model, 'backbone', None)
+        if isinstance(backbone, SLaK) and check_structure(self.structure)['linear'] == 'neuron':
+            backbone.leave_out_zero_units(leave_out)
+
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         """Mask averaged models after an update, because they still contain the pruned weights."""
         if self._updated:
             self._mask_average(runner)
+            self._leave_out_neurons(runner)
             self._updated = False
 
     def _on_update(self, runner, update: Update) -> None:

@@ -14,6 +14,8 @@ from mmslak.sparsity import unpack_masks
 
 ARCH = dict(depths=(1, 1, 1, 1), widths=(8, 8, 12, 16))
 
+SGD = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+
 
 @MODELS.register_module(force=True)
 class SmallClassifier(BaseModel):
@@ -268,6 +270,27 @@ def test_structures_with_averages_mixed_precision_and_accumulation(tmp_path, str
         assert all(torch.equal(value, b[part][name]) for name, value in a[part].items())
     packed = (x[SPARSITY_STATE]['packed'] for x in (a, b))
     assert all(torch.equal(*pair) for pair in zip(*(p.values() for p in packed), strict=True))
+
+
+def test_masked_neurons_are_left_out_of_the_products(tmp_path, monkeypatch):
+    # Two updates; the weights change after the second one.
+    settings = dict(iters=8, structure='neuron', allocation='uniform', optim=SGD)
+    runner = train(tmp_path / 'left_out', **settings)
+    masks = hook_of(runner).dynamics.masks
+    for name, block in runner.model.named_modules():
+        if isinstance(block, mmslak.models.SLaKBlock):
+            active = masks[f'{name}.pwconv1.weight'].any(1)
+            assert 0 < active.count_nonzero() < len(active)
+            assert torch.equal(block.active_units, active.nonzero().flatten())
+    monkeypatch.setattr(mmslak.models.SLaK, 'leave_out_zero_units', lambda *_: None)
+    whole = train(tmp_path / 'whole', **settings)
+    assert all(
+        block.active_units is None
+        for block in whole.model.modules()
+        if isinstance(block, mmslak.models.SLaKBlock)
+    )
+    for a, b in zip(runner.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 def test_fixed_masks_of_neurons_are_recovered_from_weights(tmp_path):
