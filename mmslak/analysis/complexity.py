@@ -1,7 +1,7 @@
 """Parameters and multiply-adds of networks, dense and sparse."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from mmengine.config import Config
@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..engine.hooks.configured import configured_hooks
 from ..models import branches_kept_apart, build_model
-from ..sparsity import allocate, select_model_targets
+from ..sparsity import Units, allocate, find_units, select_model_targets
 
 
 def weight_uses(model: nn.Module, run: Callable[[], object]) -> dict[str, int]:
@@ -103,6 +103,19 @@ def config_sparsity(cfg: Config) -> float:
     return 0.0 if hooks[-1].get('mode') == 'off' else hooks[-1].get('sparsity', 0.4)
 
 
+def config_structure(cfg: Config) -> str | dict:
+    """Return the structure of the sparsity that a config trains with.
+
+    Args:
+        cfg (Config): A config of any of the three toolboxes.
+
+    Returns:
+        str or dict: See :class:`mmslak.sparsity.DynamicSparsity`.
+    """
+    hooks = configured_hooks(cfg, 'DynamicSparsityHook')
+    return hooks[-1].get('structure', 'unstructured') if hooks else 'unstructured'
+
+
 def multiply_adds(run: Callable[[], object]) -> int:
     """Count the multiply-adds of all convolutions and matrix products in a piece of code.
 
@@ -149,7 +162,9 @@ def config_costs(
             allocation of a classifier.
 
     Returns:
-        dict: Numbers ``params_dense``, ``params_sparse``, ``macs_dense`` and ``macs_sparse``.
+        dict: Numbers ``params_dense``, ``params_sparse``, ``macs_dense``, ``macs_sparse``, and
+        ``macs_executed``, which merged networks compute: they compute with the zeros of masked
+        weights, but without masked neurons.
 
     Raises:
         ValueError: If ``kept`` has no valid number for a layer, or the model has no backbone.
@@ -168,25 +183,45 @@ def config_costs(
         image = torch.zeros(1, channels, *shape)
         macs = multiply_adds(lambda: uses.update(weight_uses(model, lambda: _run(model, image))))
     parameters = dict(model.named_parameters())
-    masked = {}
+    masked, removed = {}, set()
     if sparsity or kept is not None:
         weights = select_model_targets(model)
-        if kept is None:
-            kept = allocate(weights, sparsity, 'uniform')
-        for name, weight in weights.items():
-            if not 0 <= kept.get(name, -1) <= weight.numel():
-                raise ValueError(
-                    f'kept must have a number from 0 to {weight.numel()} for {name!r}, got '
-                    f'{kept.get(name)!r}'
-                )
-            masked[name] = weight.numel() - kept[name]
+        units, _ = find_units(weights, config_structure(cfg), model)
+        removed = {name for u in units if u.structure == 'neuron' for name in u.names}
+        masked = _masked(units, sparsity) if kept is None else _complement(weights, kept)
     dense = sum(p.numel() for p in parameters.values())
     return dict(
         params_dense=dense,
         params_sparse=dense - sum(masked.values()),
         macs_dense=macs,
         macs_sparse=macs - sum(uses.get(name, 0) * count for name, count in masked.items()),
+        macs_executed=macs - sum(uses.get(name, 0) * masked[name] for name in removed),
     )
+
+
+def _masked(units: Sequence[Units], sparsity: float) -> dict[str, int]:
+    """Return the number of masked weights by name, if the sparsity of all layers is the same."""
+    allocated = {group.name: group for group in units if group.allocated}
+    kept = allocate(allocated, sparsity, 'uniform')
+    counts: dict[str, int] = {}
+    for group in units:
+        # Layers with 2:4 sparsity keep one half.
+        active = kept.get(group.name, group.count // 2)
+        for part in group.parts:
+            masked = (group.count - active) * part.size
+            counts[part.name] = counts.get(part.name, 0) + masked
+    return counts
+
+
+def _complement(weights: Mapping[str, Tensor], kept: Mapping[str, int]) -> dict[str, int]:
+    """Return the number of masked weights by name from the number of active ones."""
+    for name, weight in weights.items():
+        if not 0 <= kept.get(name, -1) <= weight.numel():
+            raise ValueError(
+                f'kept must have a number from 0 to {weight.numel()} for {name!r}, got '
+                f'{kept.get(name)!r}'
+            )
+    return {name: weight.numel() - kept[name] for name, weight in weights.items()}
 
 
 def _run(model: nn.Module, image: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Multiply-adds against counts by hand and against published numbers."""
 
+import copy
 import json
 import os
 import subprocess
@@ -169,6 +170,23 @@ class TestKept:
         costs = config_costs(cfg, (64, 64), kept={**weights, name: weights[name] - 3})
         assert costs['params_dense'] - costs['params_sparse'] == 3
         assert costs['macs_dense'] - costs['macs_sparse'] == 3 * 16 * 16
+
+    def test_merged_networks_compute_with_zeros_but_without_masked_neurons(self, cfg):
+        costs = config_costs(cfg, (64, 64), 0.4)
+        assert costs['macs_executed'] == costs['macs_dense'] > costs['macs_sparse']
+        cfg = copy.deepcopy(cfg)
+        cfg.default_hooks = dict(
+            sparsity=dict(type='mmslak.DynamicSparsityHook', structure='neuron', sparsity=0.5)
+        )
+        costs = config_costs(cfg, (64, 64), 0.5)
+        # Half of the 4 C neurons of every block are masked, each with 2 C weights.
+        depths, widths = (1, 1, 3, 1), (20, 41, 83, 166)
+        saved = sum(
+            depth * (64 // stride) ** 2 * 2 * width * 2 * width
+            for depth, width, stride in zip(depths, widths, (4, 8, 16, 32), strict=True)
+        )
+        assert costs['macs_dense'] - costs['macs_executed'] == saved
+        assert costs['macs_sparse'] < costs['macs_executed']
 
     @pytest.mark.parametrize('count', [None, -1, 10**9])
     def test_invalid_numbers_are_named(self, cfg, weights, count):

@@ -103,6 +103,7 @@ def make_table(rows: list[dict], allocation: str, compare: bool) -> tuple[Table,
     for quantity in ('params dense, M', 'GMACs dense'):
         for column in (quantity, 'sparse', 'paper', '%'):
             table.add_column(column, justify='right')
+    table.add_column('executed', justify='right')
     notes = []
     for row in rows:
         name = Path(row['config']).stem
@@ -121,7 +122,7 @@ def make_table(rows: list[dict], allocation: str, compare: bool) -> tuple[Table,
                 used = PAPER_ALLOCATIONS[allocation] if paper.sparsity else 'dense'
                 reason = reason_for(number, paper.label, quantity, used)
                 notes.append(f'{name}, {QUANTITIES[quantity][0]}, {difference:+.1%}: {reason}')
-        table.add_row(*cells)
+        table.add_row(*cells, format_count(row['macs_executed'] / 1e9))
     return table, notes
 
 
@@ -140,6 +141,10 @@ def main() -> None:
     console = Console(width=140)
     console.print(table)
     console.print(CONVENTION + ALLOCATIONS[args.allocation])
+    console.print(
+        'Executed: multiply-adds of the merged network, which computes with the zeros of masked '
+        "weights. Only masked neurons (structure='neuron') are removed."
+    )
     console.print('%: our sparse numbers for SLaK, our dense numbers for other networks.')
     for note in notes:
         console.print(f'More than 3 % away: {note}')
