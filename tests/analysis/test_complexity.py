@@ -267,9 +267,9 @@ def test_command_prints_numbers():
     )
     (row,) = json.loads(done.stdout)
     assert row['shape'] == [64, 96]
-    keys = {'config', 'shape', 'params_dense', 'params_sparse', 'macs_dense', 'macs_sparse'}
-    assert set(row) == keys
-    assert 0 < row['macs_sparse'] < row['macs_dense']
+    counts = {'params_dense', 'params_sparse', 'macs_dense', 'macs_sparse', 'macs_executed'}
+    assert set(row) == {'config', 'shape', *counts}
+    assert 0 < row['macs_sparse'] < row['macs_executed'] == row['macs_dense']
 
 
 @pytest.mark.parametrize(
