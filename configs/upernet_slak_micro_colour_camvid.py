@@ -6,7 +6,7 @@ It starts from the best checkpoint of the first:
 
 _base_ = 'upernet_slak_nano_colour_camvid.py'
 
-max_iters = 1200
+max_iters = 900
 widths = [20, 41, 166, 249]
 model = dict(
     backbone=dict(arch=dict(_delete_=True, depths=(1, 1, 6, 2), widths=widths), drop_path_rate=0.1),
@@ -16,4 +16,4 @@ param_scheduler = [
     _base_.param_scheduler[0],
     dict(_base_.param_scheduler[1], end=max_iters),
 ]
-train_cfg = dict(max_iters=max_iters, val_interval=600)
+train_cfg = dict(max_iters=max_iters, val_interval=450)
