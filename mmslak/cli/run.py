@@ -312,14 +312,16 @@ def _draw_into(cfg: Config, folder: str) -> None:
         raise ValueError(
             '--show-dir needs default_hooks.visualization in the config, which has none'
         )
-    hook.update(draw=True, interval=1)
+    folder = str(Path(folder).absolute())
+    if cfg.get('default_scope') == 'mmpretrain':
+        hook.update(enable=True, interval=1, out_dir=folder)
+    else:
+        hook.update(draw=True, interval=1)
     if _is_detection(cfg):
         # MMDetection names pictures after the images only if the hook has a directory.
-        hook.update(test_out_dir=str(Path(folder).absolute()))
+        hook.update(test_out_dir=folder)
     # Write only pictures here, no event files and no copy of the config.
-    cfg.visualizer.vis_backends = [
-        dict(type='LocalVisBackend', img_save_dir=str(Path(folder).absolute()))
-    ]
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=folder)]
 
 
 def _write_predictions(cfg: Config, out: str) -> None:

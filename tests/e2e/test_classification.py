@@ -90,10 +90,14 @@ def test_small_checkpoints(trained, data, tmp_path):
         out = tmp_path / f'{name}.json'
         run_tool(
             'tools/test.py', CONFIG, work_dir / f'{name}.pth', '--work-dir', tmp_path / 'w',
-            '--out', out, options=[data, *SMALL],
+            '--out', out, '--show-dir', tmp_path / name, options=[data, *SMALL],
         )  # fmt: skip
         tested = json.loads(out.read_text())
         assert tested['accuracy/top1'] == pytest.approx(scores[name]['accuracy/top1'])
+        images = {path.name for path in Path(data.removeprefix('data_root='), 'val').rglob('*.*')}
+        # MMPretrain adds the step of the training, which is 0 in a test.
+        pictures = {path.name for path in (tmp_path / name).iterdir()}
+        assert images and pictures == {f'{image}_0.png' for image in images}
 
 
 def test_resume(trained, data):
