@@ -130,6 +130,12 @@ setup(
     description='The SLaK large-kernel backbone for OpenMMLab',
     long_description=read_long_description(),
     long_description_content_type='text/markdown',
+    author='The mmslak authors',
+    url='https://arxiv.org/abs/2207.03620',
+    project_urls={
+        'Paper': 'https://arxiv.org/abs/2207.03620',
+        "The authors' code": 'https://github.com/VITA-Group/SLaK',
+    },
     license='Apache-2.0',
     license_files=['LICENSE'],
     python_requires='>=3.10,<3.13',

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,6 +23,18 @@ def test_name_and_version():
     assert ask('--name') == 'mmslak'
     assert ask('--version') == version
     assert ask('--license') == 'Apache-2.0'
+
+
+def test_citation_and_changelog_name_this_version():
+    version = ask('--version')
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
+    assert citation['version'] == version
+    assert citation['preferred-citation']['url'] == ask('--url')
+    assert f'\n## {version}' in (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
+
+
+def test_type_checkers_read_the_annotations():
+    assert (ROOT / 'mmslak' / 'py.typed').is_file()
 
 
 def arguments_of_setup(monkeypatch):
