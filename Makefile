@@ -40,10 +40,10 @@ test: install ## run the tests, the longer ones left out
 test-all: install ## run all tests
 	@$(PYTEST) $(TESTS)
 
-test-lowest: ## test the operators and sparsity on the lowest PyTorch, with nothing else installed
+test-lowest: ## test what needs PyTorch alone on the lowest PyTorch, with nothing else installed
 	@test -x .venv-lowest/bin/python || '$(or $(shell command -v python3 2>/dev/null),python3)' -m venv .venv-lowest
 	@.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lowest.txt
-	@PYTHONPATH=. .venv-lowest/bin/python -m pytest -m "not slow" tests/ops tests/sparsity
+	@PYTHONPATH=. .venv-lowest/bin/python -m pytest -m "not slow" tests/ops tests/sparsity tests/models/test_torch_alone.py
 
 test-matrix: ## run the tests on both stacks, on each supported Python and on the lowest PyTorch
 	@$(INSTALL) --test-matrix $(TESTS)

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from mmengine.model import PretrainedInit
-
 from ..ops.aligned import CHOICES
 
 #: How the large kernel of a block is built, see :class:`mmslak.models.SpatialMixing`.
@@ -139,4 +137,6 @@ def resolve_init_cfg(init_cfg: dict | list | None) -> list[dict]:
 
 
 def _is_pretrained(cfg: dict) -> bool:
-    return cfg['type'] in ('Pretrained', PretrainedInit, PRETRAINED)
+    # MMEngine's class is named in the pure Python style of config files.
+    kind = cfg['type']
+    return kind in ('Pretrained', PRETRAINED) or getattr(kind, '__name__', '') == 'PretrainedInit'

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -12,6 +11,7 @@ from ..ops import LargeKernelConv2d, decomposed_conv2d, depthwise_conv2d
 from ..ops.depthwise import add_centred
 from ..ops.layout import prefers_planar, to_channels_last, to_planar
 from .arguments import check_kernels
+from .base import build_norm
 
 #: mode -> kernels (height, width) of the parallel branches, for large kernel M and small kernel N.
 #: A single branch is a convolution with a bias, as in ConvNeXt. If several branches are summed,
@@ -67,7 +67,6 @@ class SpatialMixing(nn.Module):
     ):
         super().__init__()
         check_kernels(kernel_size, small_kernel, mode)
-        norm_cfg = norm_cfg or dict(type='BN')
         kernels = BRANCHES[mode](kernel_size, small_kernel)
         alone = len(kernels) == 1
         if deploy and not alone:
@@ -77,7 +76,7 @@ class SpatialMixing(nn.Module):
             bias = alone or (deploy and i == 0)
             branch.add_module('conv', LargeKernelConv2d(channels, channels, kernel, bias=bias))
             if not alone and not deploy:
-                branch.add_module('norm', build_norm_layer(norm_cfg, channels)[1])
+                branch.add_module('norm', build_norm(norm_cfg, channels))
             self.add_module(name, branch)
         self.mode, self.deploy = mode, deploy
         self.branch_names = tuple(kernels)

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn.bricks import DropPath
-from mmengine.model import BaseModule
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,7 +14,6 @@ from ..ops.aligned import (
     padded_parameters,
     runs_aligned,
 )
-from ..registry import MODELS
 from .activation_checkpointing import checkpointed
 from .arguments import (
     as_tuple,
@@ -26,6 +23,7 @@ from .arguments import (
     resolve_init_cfg,
     resolve_out_indices,
 )
+from .base import BaseModule, DropPath, register
 from .hidden_units import fold_scales, remove_constant_units, zero_units
 from .large_kernel import SpatialMixing
 from .layer_depth import last_stage_group, layer_depth
@@ -259,7 +257,7 @@ class SLaKBlock(nn.Module):
         return super()._apply(*args, **kwargs)
 
 
-@MODELS.register_module()
+@register
 class SLaK(BaseModule):
     """Sparse Large Kernel Network (paper, section 4.1), as a backbone for every toolbox.
 

@@ -2,9 +2,9 @@
 
     python tools/benchmark/gpu.py --out gpu.json
 
-Needs only PyTorch with Triton, and for the section `networks` also MMEngine, MMCV (mmcv-lite is
-enough) and torchvision. After each section, the results so far are written to the JSON file, from
-which tools/benchmark/gpu_tables.py makes the tables of docs/performance.md. Sections:
+Needs only PyTorch with Triton, and for the section `networks` also torchvision. After each section,
+the results so far are written to the JSON file, from which tools/benchmark/gpu_tables.py makes the
+tables of docs/performance.md. Sections:
 
   ceilings     the memory bandwidth and the matrix rate that this GPU reaches
   correctness  the Triton kernels and their gradients against float64, on a grid of shapes
@@ -327,9 +327,8 @@ def operator_way(name, layout, shape, kernel, precision, direction, device) -> C
 
 def networks(args: argparse.Namespace) -> list[dict]:
     """Time training steps (forward and backward) and inference, in bf16 autocast."""
-    missing = [name for name in ('mmengine', 'mmcv', 'torchvision') if not _installed(name)]
-    if missing:
-        raise ModuleNotFoundError(f'the section networks needs {", ".join(missing)}')
+    if not _installed('torchvision'):
+        raise ModuleNotFoundError('the section networks needs torchvision')
     cases = [
         ('train', 64, 224, ('tiny', 'small', 'base')),
         ('inference', 64, 224, ('tiny', 'small', 'base')),
