@@ -10,12 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-if missing := [n for n in ('timm', 'mmengine', 'mmcv') if importlib.util.find_spec(n) is None]:
-    # The networks use no compiled operator of MMCV.
-    packages = ' '.join(missing).replace('mmcv', 'mmcv-lite')
+if missing := [name for name in ('timm', 'mmengine') if importlib.util.find_spec(name) is None]:
     raise ImportError(
         f'mmslak.timm needs {" and ".join(missing)}; install what is missing with: '
-        f'pip install {packages}'
+        f'pip install {" ".join(missing)}'
     )
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD

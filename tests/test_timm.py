@@ -480,7 +480,7 @@ def test_torchscript_is_refused_by_name(network):
     ('missing', 'message'),
     [
         (['timm'], 'needs timm; .*: pip install timm$'),
-        (['mmengine', 'mmcv'], 'needs mmengine and mmcv; .*: pip install mmengine mmcv-lite$'),
+        (['timm', 'mmengine'], 'needs timm and mmengine; .*: pip install timm mmengine$'),
     ],
 )
 def test_missing_packages_are_named(monkeypatch, missing, message):
