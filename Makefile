@@ -3,6 +3,7 @@
 #   make install PYTHON=3.12                  another Python (3.10 to 3.12), or its path
 #   make install MMSLAK_WHEELHOUSE=/some/dir  where the compiled mmcv is kept
 #   make test TESTS=tests/ops                 some of the tests
+#   make test-matrix ONLY=onedl-3.12          one combination of stack and Python
 #   make test STACK=onedl                     the maintained fork of the toolboxes, in .venv-onedl
 #   make lock UPGRADE=1                       pin newer versions
 
@@ -46,7 +47,7 @@ test-lowest: ## test what needs PyTorch alone on the lowest PyTorch, with nothin
 	@PYTHONPATH=. .venv-lowest/bin/python -m pytest -m "not slow" tests/ops tests/sparsity tests/models/test_torch_alone.py
 
 test-matrix: ## run the tests on both stacks, on each supported Python and on the lowest PyTorch
-	@$(INSTALL) --test-matrix $(TESTS)
+	@$(INSTALL) --test-matrix $(TESTS) $(if $(ONLY),--only $(ONLY))
 
 wheel: install ## build a wheel in dist/ with the CPU kernels for x86-64
 	@rm -f dist/*.whl

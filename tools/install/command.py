@@ -185,6 +185,13 @@ def make_parser():
         'lowest torch, instead of installing (make test-matrix)',
     )
     parser.add_argument(
+        '--only',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='with --test-matrix: only these combinations, such as onedl-3.12 or lowest',
+    )
+    parser.add_argument(
         '--upgrade', action='store_true', help='with --lock: take the newest versions'
     )
     return parser
@@ -198,14 +205,19 @@ def main(arguments):
     options = parser.parse_args(arguments)
     if options.upgrade and not options.lock:
         parser.error('--upgrade needs --lock')
-    target = 'make lock' if options.lock else 'make install'
+    if options.only and options.test_matrix is None:
+        parser.error('--only needs --test-matrix')
+    target = 'make install'
+    if options.lock or options.test_matrix is not None:
+        target = 'make lock' if options.lock else 'make test-matrix'
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, stop)
     try:
         if options.lock:
             lock.renew(Uv(os.environ, Display()), options.upgrade)
         elif options.test_matrix is not None:
-            return matrix.run(Uv(os.environ, Display()), os.environ, options.test_matrix)
+            uv = Uv(os.environ, Display())
+            return matrix.run(uv, os.environ, options.test_matrix, options.only)
         else:
             install(stacks.get(options.stack, venv=options.venv), options.python)
     except InstallError as error:

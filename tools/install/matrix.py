@@ -38,6 +38,31 @@ class Row(collections.namedtuple('Row', 'stack python torch counts seconds note'
         return [self.stack, self.python, self.torch] + counts + [took, self.note]
 
 
+LOWEST = 'lowest'
+
+
+def name_of(combination):
+    """Return the name of a combination: such as onedl-3.12, or lowest."""
+    stack, minor = combination[:2]
+    return '%s-%s' % (stack, minor) if minor else LOWEST
+
+
+def choose(names):
+    """Return all combinations, or those of the given names.
+
+    Args:
+        names (list of str): names as of ``name_of``; empty for all.
+
+    Raises:
+        InstallError: if there is no combination of a name.
+    """
+    known = {name_of(combination): combination for combination in combinations()}
+    for name in names:
+        if name not in known:
+            raise InstallError('%r is not one of %s' % (name, ', '.join(known)))
+    return [combination for name, combination in known.items() if name in names or not names]
+
+
 def combinations():
     """Yield (stack, version of Python, version of torch, arguments of make), all texts."""
     for stack in map(stacks.get, stacks.NAMES):
@@ -114,20 +139,24 @@ def as_table(rows):
     return [form.format(*line).rstrip() for line in lines]
 
 
-def run(uv, environ, tests):
-    """Run the tests on all combinations, and print a table at the end.
+def run(uv, environ, tests, only):
+    """Run the tests on all combinations, or some, and print a table at the end.
 
     Args:
         uv (Uv): finds Pythons.
         environ (mapping): the environment variables of the tests.
         tests (list of str): what pytest runs on the stacks; empty for all tests that are not slow.
+        only (list of str): names of the combinations, as for ``choose``.
+
+    Raises:
+        InstallError: if there is no combination of a name.
 
     Returns:
         int: 0 if tests ran and none failed, else 1; 130 if it was interrupted.
     """
-    rows, interrupted = [], False
+    chosen, rows, interrupted = choose(only), [], False
     try:
-        for combination in combinations():
+        for combination in chosen:
             uv.display.say(
                 'make test-matrix: ' + ' '.join(part for part in combination[:3] if part)
             )

@@ -72,6 +72,19 @@ def test_goes_on_after_failures_and_prints_a_table(checkout, pythons, tmp_path):
     assert not (checkout / '.venv').exists()
 
 
+def test_some_combinations(checkout, pythons):
+    status, output, errors = run(
+        checkout, pythons, '--test-matrix', 'tests/ops', '--only', 'lowest', 'openmmlab-3.10'
+    )
+    assert status == 0, errors
+    rows = [re.split(r'\s{2,}', line) for line in output.split('\n\n')[-1].splitlines()]
+    assert [row[0] for row in rows[1:]] == ['openmmlab', 'torch alone']
+    status, _, errors = run(checkout, pythons, '--test-matrix', '--only', 'onedl-3.9')
+    assert status == 1
+    assert "make test-matrix: 'onedl-3.9' is not one of openmmlab-3.10, " in errors
+    assert len(Path(pythons['MAKE_CALLS']).read_text().splitlines()) == 2
+
+
 def test_counts_of_a_report(tmp_path):
     report = tmp_path / 'report.xml'
     assert matrix.read_counts(report) is None
