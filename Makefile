@@ -11,7 +11,7 @@
 .PHONY: help install demo demo-det test test-all test-lowest test-matrix wheel lint format lock clean
 
 # Settings of the caller's shell that would leak into the environment made here.
-unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+unexport PYTHON PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 PYTHON ?=
 # Not ?=, because variables of the caller's shell must not choose what is replaced.

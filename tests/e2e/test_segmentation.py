@@ -171,6 +171,7 @@ def test_shell_launchers(data, tmp_path, monkeypatch):
     """With two processes on this machine, and with a fake of Slurm that only runs the command."""
     monkeypatch.setenv('PATH', f'{tmp_path}:{Path(sys.executable).parent}:{os.environ["PATH"]}')
     monkeypatch.setenv('PORT', str(free_port()))
+    monkeypatch.delenv('PYTHON', raising=False)
     options = [data, *SMALL, 'train_cfg.max_iters=1']
     train = ['--work-dir', tmp_path / 'work']
     text = run_tool('tools/dist_train.sh', CONFIG, 2, *train, options=options, launcher=())
