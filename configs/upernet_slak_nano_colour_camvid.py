@@ -9,12 +9,7 @@ _base_ = 'upernet_slak_nano_finetune_camvid.py'
 
 train_pipeline = [
     *_base_.train_pipeline[:5],
-    dict(
-        type='PhotoMetricDistortion',
-        brightness_delta=48,
-        contrast_range=(0.5, 1.6),
-        saturation_range=(0.4, 1.6),
-    ),
+    _base_.strong_distortion,
     *_base_.train_pipeline[6:],
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

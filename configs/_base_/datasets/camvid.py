@@ -16,6 +16,12 @@ metainfo = dict(
         [128, 128, 0], [192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192],
     ],
 )  # fmt: skip
+strong_distortion = dict(
+    type='PhotoMetricDistortion',
+    brightness_delta=48,
+    contrast_range=(0.5, 1.6),
+    saturation_range=(0.4, 1.6),
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
