@@ -5,6 +5,7 @@ from .backbone import backbone_prefix, load_backbone, load_classifier
 from .compare import Differences, compare
 from .errors import CheckpointError, UnsafeCheckpointError
 from .export import Exported, dataset_meta, export_checkpoint, remove_initialisation
+from .fitting import load_weights, resize_merged
 from .initializer import PretrainedInit
 from .latest import has_checkpoint, latest_checkpoint, numbered_checkpoints
 from .loader import load_from_file
@@ -37,12 +38,14 @@ __all__ = [
     'load_backbone',
     'load_classifier',
     'load_from_file',
+    'load_weights',
     'merge_checkpoint',
     'numbered_checkpoints',
     'pretrained_names',
     'read_checkpoint',
     'recover_masks',
     'remove_initialisation',
+    'resize_merged',
     'resolve_name',
     'to_official',
     'weights_of',

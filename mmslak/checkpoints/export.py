@@ -8,10 +8,8 @@ from mmengine.config import Config
 
 from ..models import build_model
 from ..sparsity import unpack_masks
-from .compare import compare
-from .errors import CheckpointError
+from .fitting import load_weights
 from .locate import SAFETENSORS
-from .reading import weights_of
 from .safetensors_file import SPARSITY_STATE, write_safetensors
 
 
@@ -77,12 +75,8 @@ def export_checkpoint(
         )
     if used := sorted(set(meta) & set(notes or {})):
         raise ValueError(f'the key {used[0]!r} of --meta is already used; choose another one')
-    model, state = build_model(cfg), weights_of(checkpoint)
-    if differences := compare(state, model.state_dict()):
-        raise CheckpointError(
-            f'{source} does not fit the model of the config ({differences.first()}); use the '
-            'config that the checkpoint was trained with'
-        )
+    model = build_model(cfg)
+    state = load_weights(model, checkpoint, source)
     sparsity = checkpoint.get(SPARSITY_STATE)
     masks = {} if sparsity is None else unpack_masks(sparsity)
     write_safetensors(path, state, sparsity, {**meta, **(notes or {})})

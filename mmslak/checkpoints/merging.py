@@ -6,9 +6,7 @@ import torch
 from mmengine.config import Config
 
 from ..models import SLaK, branches_kept_apart, build_model
-from .compare import compare
-from .errors import CheckpointError
-from .reading import weights_of
+from .fitting import load_weights
 
 
 def merge_checkpoint(
@@ -42,13 +40,7 @@ def merge_checkpoint(
         raise ValueError(
             f'model.backbone must be a mmslak.SLaK to be merged, got {type(backbone).__name__}'
         )
-    state = weights_of(checkpoint)
-    if differences := compare(state, model.state_dict()):
-        raise CheckpointError(
-            f'{source} does not fit the model of the config ({differences.first()}); use the '
-            'config that the checkpoint was trained with'
-        )
-    model.load_state_dict(state, strict=False)
+    load_weights(model, checkpoint, source)
     image = torch.randn(1, backbone.downsample_layers[0][0].in_channels, size, size)
     with torch.no_grad():
         with branches_kept_apart(backbone):

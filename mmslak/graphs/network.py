@@ -6,7 +6,7 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..checkpoints import CheckpointError, compare, weights_of
+from ..checkpoints import load_weights
 from ..models import SLaK, build_model
 
 #: Toolbox -> what its models are exported as.
@@ -139,12 +139,7 @@ def build_network(cfg: Config, checkpoint: Mapping, source: str = 'the checkpoin
     # As MMEngine's runner does.
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    model, state = build_model(cfg, settings), weights_of(checkpoint)
+    model = build_model(cfg, settings)
     network = ImageNetwork(model)
-    if differences := compare(state, model.state_dict()):
-        raise CheckpointError(
-            f'{source} does not fit the model of the config ({differences.first()}); use the '
-            'config that the checkpoint was trained with'
-        )
-    model.load_state_dict(state, strict=False)
+    load_weights(model, checkpoint, source)
     return network.requires_grad_(False)

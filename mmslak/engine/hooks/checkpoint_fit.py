@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from mmengine.hooks import Hook
 from torch import nn
 
-from ...checkpoints import compare, weights_of
-from ...models import SLaKBlock
+from ...checkpoints import compare, resize_merged, weights_of
 from ...registry import HOOKS
 
 #: The bias of the large kernel in a merged block of SLaK.
@@ -46,9 +45,7 @@ def check_fit(checkpoint: Mapping, model: nn.Module, name: str = 'the checkpoint
     while hasattr(model, 'module'):
         model = model.module
     state = weights_of(checkpoint)
-    for path, module in model.named_modules():
-        if isinstance(module, SLaKBlock):
-            module.resize_for(state, f'{path}.')
+    resize_merged(model, state)
     wanted = model.state_dict()
     # Entries that the model lacks are allowed, such as weights of losses.
     found = compare({key: state[key] for key in state if key in wanted}, wanted)
