@@ -227,8 +227,8 @@ class SLaKBlock(nn.Module):
         """
         channels, like = self.pwconv1.in_features, self.pwconv1.weight
         options = dict(device=like.device, dtype=like.dtype)
-        self.pwconv1 = nn.Linear(channels, hidden, **options)
-        self.pwconv2 = nn.Linear(hidden, channels, **options)
+        self.pwconv1 = nn.utils.skip_init(nn.Linear, channels, hidden, **options)
+        self.pwconv2 = nn.utils.skip_init(nn.Linear, hidden, channels, **options)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args, **kwargs) -> None:
         self.resize_for(state_dict, prefix)

@@ -1,6 +1,8 @@
 """Structures: units of weights, their counts, and training with them."""
 
 import copy
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -461,33 +463,7 @@ def test_frozen_weights_stay_out(structure):
 # -- moments of grown weights --------------------------------------------------------------
 
 
-def step_lengths(moments, old_steps=1000):
-    """Return the lengths of steps 1, 10 and 100 of a grown weight, in learning rates.
-
-    All gradients are 1, so that a weight of a new Adam moves by one learning rate in every step.
-    """
-    layer = nn.Linear(4, 1, bias=False)
-    mask = {'weight': torch.tensor([[True, True, True, False]])}
-    dynamics = DynamicSparsity(
-        select_targets(layer), None, update=dict(
-            every=old_steps, rate=0.34, schedule='constant', moments=moments,
-        ), init=mask, total_steps=old_steps + 200,
-    )  # fmt: skip
-    layer.weight.data = torch.tensor([[9.0, 8.0, 7.0, 0.0]])
-    optimizer = torch.optim.Adam(layer.parameters(), 1e-3)
-    lengths = []
-    for step in range(1, old_steps + 101):
-        layer.weight.grad = torch.ones(1, 4)
-        dynamics.before_step()
-        before = layer.weight.detach().clone()
-        optimizer.step()
-        if step > old_steps:
-            lengths.append((before - layer.weight.detach()).flatten() / 1e-3)
-        dynamics.step(optimizer)
-    grown = [float(length[3]) for length in lengths]
-    kept = [float(length[0]) for length in lengths]
-    assert kept == pytest.approx([1.0] * 100, rel=0.01)
-    return [grown[i] for i in (0, 9, 99)]
+TOOL = Path(__file__).parents[2] / 'tools/analysis/grown_weights.py'
 
 
 @pytest.mark.parametrize('moments', ['zero', 'layer'])
@@ -500,7 +476,9 @@ def test_first_steps_of_a_grown_weight_are_those_worked_out_by_hand(moments):
         first, correction = 1 - 0.9**t, 1 - 0.999 ** (1000 + t)
         second = 1 - 0.999**t if moments == 'zero' else correction
         expected.append(first / (second / correction) ** 0.5)
-    assert step_lengths(moments) == pytest.approx(expected, rel=0.01)
+    lengths = runpy.run_path(str(TOOL))['step_lengths'](moments)
+    assert lengths['kept'] == pytest.approx([1.0] * 100, rel=0.01)
+    assert [lengths['grown'][t - 1] for t in (1, 10, 100)] == pytest.approx(expected, rel=0.01)
     rounded = [2.5, 5.2, 2.7] if moments == 'zero' else [0.1, 0.65, 1.0]
     assert expected == pytest.approx(rounded, rel=0.04)
 
