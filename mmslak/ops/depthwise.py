@@ -315,7 +315,9 @@ def standard_operators(
     """
     out = None
     for weight in weights:
-        module = pytorch if max(weight.shape[-2:]) > SMALL_KERNEL else native
+        # Kernels with one row are faster as they are.
+        transposed = max(weight.shape[-2:]) > SMALL_KERNEL and weight.shape[-2] > 1
+        module = pytorch if transposed else native
         added = module.forward(x, weight, bias, dilation=dilation)
         out, bias = added if out is None else out + added, None
     return out
