@@ -9,6 +9,7 @@ and both gradients of each convolution.
 import torch
 from torch import Tensor
 
+from . import measured
 from .depthwise import is_transformed, resolve
 
 
@@ -55,9 +56,9 @@ class _Converted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, dtype, memory_format, of_gradient):
-        ctx.gradient = dict(dtype=x.dtype, memory_format=of_gradient)
-        return x.to(dtype=dtype, memory_format=memory_format)
+        ctx.formats = x.dtype, of_gradient, memory_format
+        return measured.converted(x, dtype, memory_format)
 
     @staticmethod
     def backward(ctx, grad):
-        return grad.to(**ctx.gradient), None, None, None
+        return _Converted.apply(grad, *ctx.formats), None, None, None

@@ -177,6 +177,23 @@ def weight_gradient(
     )
 
 
+def converted(x: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
+    """Return ``x.to(dtype=dtype, memory_format=memory_format)``, by Triton if it runs on ``x``.
+
+    Args:
+        x (Tensor): Feature maps of shape (N, C, H, W).
+        dtype (torch.dtype): Dtype of the result.
+        memory_format (torch.memory_format): Memory format of the result.
+    """
+    changes = x.dtype != dtype or not x.is_contiguous(memory_format=memory_format)
+    if changes and available(x) and dtype in triton().DTYPES:
+        try:
+            return triton().converted(x, dtype, memory_format)
+        except Exception as error:
+            _fall_back(error)
+    return x.to(dtype=dtype, memory_format=memory_format)
+
+
 def available(x: Tensor) -> bool:
     """Return whether the Triton kernels are a candidate for this tensor."""
     return not _state.triton_fails and triton_runs_on(x)

@@ -48,6 +48,8 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: Smallest number of programs of the weight gradient, if there are enough lines: several for each
 #: multiprocessor of a large GPU. It is a constant so that sums are the same on every GPU.
 PROGRAMS = 2048
+#: Longest side of the blocks in which a feature map is transposed.
+TILE = 64
 #: If neighbouring lines are adjacent in memory, the number of lines of an image is rounded up to a
 #: multiple of this, so that the compiler can load them together.
 NEIGHBOURS = 8
@@ -201,7 +203,60 @@ def _convolve(x: Tensor, weight: Tensor, dilation: Sequence[int], blocks: Blocks
         weights = spread
     padded = F.pad(weights, (plan.margin, plan.margin))
     _launch(_forward_kernel, plan, x, padded, planar)
-    return out if planar is out else out.copy_(planar)
+    if planar is out:
+        return out
+    return _transposed_into(out, planar) if _is_transposition(planar, out) else out.copy_(planar)
+
+
+@torch.no_grad()
+def converted(x: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
+    """Copy ``x`` with another dtype and memory format.
+
+    Between planar and channels last this is a transposition of each image, for which PyTorch's copy
+    reads or writes single elements far apart.
+
+    Args:
+        x (Tensor): Of shape (N, C, H, W), of a dtype in :data:`DTYPES`.
+        dtype (torch.dtype): One of :data:`DTYPES`.
+        memory_format (torch.memory_format): ``contiguous_format`` or ``channels_last``.
+    """
+    out = torch.empty_like(x, dtype=dtype, memory_format=memory_format)
+    return _transposed_into(out, x) if _is_transposition(x, out) else out.copy_(x)
+
+
+def _is_transposition(x: Tensor, out: Tensor) -> bool:
+    """Return whether one tensor is planar and the other one channels last, without gaps."""
+    planar, other = (x, out) if x.is_contiguous() else (out, x)
+    return (
+        x.numel() > 0
+        and planar.is_contiguous()
+        and not other.is_contiguous()
+        and other.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def _transposed_into(out: Tensor, x: Tensor) -> Tensor:
+    """Copy ``x`` into ``out``, see :func:`_is_transposition`."""
+    key = ('transpose', x.shape, x.is_contiguous(), x.dtype, out.dtype, x.device)
+    plan = _plans.get(key)
+    if plan is None:
+        images, channels, height, width = x.shape
+        sizes = (channels, height * width) if x.is_contiguous() else (height * width, channels)
+        sides = [min(TILE, max(16, triton.next_power_of_2(size))) for size in sizes]
+        blocks = [triton.cdiv(size, side) for size, side in zip(sizes, sides, strict=True)]
+        plan = _Plan(
+            None,
+            Blocks(*sides, 1, warps=4, stages=1),
+            images * blocks[0] * blocks[1],
+            None,
+            dict(
+                rows=sizes[0], columns=sizes[1], row_blocks=blocks[0], column_blocks=blocks[1],
+                ROWS=sides[0], COLUMNS=sides[1],
+            ),
+        )  # fmt: skip
+        _remember(key, plan)
+    _launch(_transpose_kernel, plan, x, out)
+    return out
 
 
 def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
@@ -337,7 +392,7 @@ def _planar(x: Tensor) -> Tensor:
     A program works on one channel. Without the copy every load would fetch 32 bytes of several
     channels for the 2 or 4 bytes that it needs, and would do so again for each line of weights.
     """
-    return x if _is_planar(x) else x.contiguous()
+    return x if _is_planar(x) else converted(x, x.dtype, torch.contiguous_format)
 
 
 class _Lines(NamedTuple):
@@ -498,7 +553,7 @@ def _fitted(name: str, blocks: Blocks, lines: _Lines) -> Blocks:
 class _Plan:
     """What a call needs besides the tensors. It depends on their shapes and strides alone."""
 
-    lines: _Lines
+    lines: _Lines | None
     blocks: Blocks
     programs: int
     buffer: tuple[int, ...] | None  #: shape of the partial sums
@@ -531,10 +586,14 @@ def _plan(
     if plan is None:
         lines = _Lines.of(kernel, dilation, x.shape, x.element_size(), x.stride(), other.stride())
         plan = _PLANNERS[name](x, lines, _blocks(name, x, lines, asked))
-        if len(_plans) >= _MOST_PLANS:
-            _plans.clear()
-        _plans[key] = plan
+        _remember(key, plan)
     return plan
+
+
+def _remember(key: tuple, plan: '_Plan') -> None:
+    if len(_plans) >= _MOST_PLANS:
+        _plans.clear()
+    _plans[key] = plan
 
 
 def _launch(kernel, plan: _Plan, *tensors: Tensor) -> None:
@@ -752,3 +811,27 @@ def _weight_gradient_kernel(
         inside = (column >= 0) & (column < INPUTS)
         diagonals = tl.gather(product, tl.where(inside, column, 0), 1)
         tl.store(sums + j, tl.sum(tl.where(inside, diagonals, 0.0), 0), mask=j < long)
+
+
+@triton.jit(do_not_specialize=('row_blocks', 'column_blocks'))
+def _transpose_kernel(
+    x_ptr,
+    out_ptr,
+    rows,
+    columns,
+    row_blocks,
+    column_blocks,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Transpose a block of the matrix (rows, columns) of one image."""
+    program = tl.program_id(0)
+    row = program % row_blocks * ROWS + tl.arange(0, ROWS)
+    column = program // row_blocks % column_blocks * COLUMNS + tl.arange(0, COLUMNS)
+    image = (program // row_blocks // column_blocks).to(tl.int64) * rows * columns
+    source = row.to(tl.int64)[:, None] * columns + column[None, :]
+    inside = (row < rows)[:, None] & (column < columns)[None, :]
+    values = tl.load(x_ptr + image + source, mask=inside)
+    values = tl.trans(values.to(out_ptr.dtype.element_ty))
+    target = column.to(tl.int64)[:, None] * rows + row[None, :]
+    tl.store(out_ptr + image + target, values, mask=tl.trans(inside))

@@ -21,6 +21,7 @@ from tensors import LAYOUTS, arrange
 triton = pytest.importorskip('triton', minversion='3.4')
 
 from mmslak.ops import decomposed_conv2d, measured, reference, triton_kernels  # noqa: E402
+from mmslak.ops.layout import to_channels_last, to_planar  # noqa: E402
 from mmslak.ops.precision import allow_tf32, tf32_allowed  # noqa: E402
 
 INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
@@ -173,6 +174,71 @@ def test_lines_divided_into_parts(monkeypatch):
     monkeypatch.setattr(triton_kernels, '_plans', {})
     whole = triton_kernels.weight_gradient(x, grad, (3, 7))
     assert_near(whole, reference.weight_gradient, x, grad, (3, 7))
+
+
+@runs_kernels
+@settings(max_examples=30, deadline=None, derandomize=True, database=None)
+@given(
+    st.tuples(*(st.integers(0, most) for most in (3, 140, 12, 12))),
+    st.sampled_from(LAYOUTS),
+    st.sampled_from(DTYPES),
+    st.sampled_from(DTYPES),
+    st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+@example((2, 130, 9, 9), 'channels_last', torch.float32, torch.float16, torch.contiguous_format)
+@example((2, 70, 11, 12), 'contiguous', torch.bfloat16, torch.float32, torch.channels_last)
+@example((1, 65, 1, 1), 'contiguous', torch.bfloat16, torch.float32, torch.channels_last)
+def test_conversion_of_the_memory_format(shape, layout, dtype, into, memory_format):
+    # Small integers are exact in every dtype, also in the interpreter, which truncates bfloat16.
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(-100, 100, shape, generator=generator).to(DEVICE, dtype)
+    x = arrange(values, layout)
+
+    got = triton_kernels.converted(x, into, memory_format)
+
+    assert got.dtype == into
+    assert got.is_contiguous(memory_format=memory_format)
+    assert torch.equal(got, values.to(into))
+
+
+@runs_kernels
+def test_conversion_is_a_transposition(monkeypatch):
+    # Both directions run the kernel, not PyTorch's copy.
+    launched = []
+    launch = triton_kernels._launch
+    monkeypatch.setattr(
+        triton_kernels,
+        '_launch',
+        lambda kernel, *args: launched.append(kernel) or launch(kernel, *args),
+    )
+    x = torch.randn(2, 20, 5, 6, device=DEVICE)
+    last = triton_kernels.converted(x, torch.float32, torch.channels_last)
+    assert last.stride() == (600, 1, 120, 20)
+    assert torch.equal(last, x)
+    planar = triton_kernels.converted(last, torch.float32, torch.contiguous_format)
+    assert planar.stride() == (600, 30, 6, 1)
+    assert torch.equal(planar, x)
+    assert launched == [triton_kernels._transpose_kernel] * 2
+
+
+@runs_kernels
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_gradient_of_the_conversion(dtype, monkeypatch):
+    monkeypatch.setattr(measured, '_state', measured._State(read_file=False))
+    x = torch.randint(-9, 9, (2, 20, 5, 6), device=DEVICE).float()
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast(DEVICE, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        planar = to_planar(x)
+    assert planar.dtype == dtype
+    assert planar.is_contiguous()
+    assert not measured._state.warned
+    out = to_channels_last(planar * planar)
+    (grad,) = torch.autograd.grad(out.sum(), x, create_graph=True)
+    assert grad.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(grad, 2 * x)
+    # The conversion can be differentiated twice.
+    (second,) = torch.autograd.grad(grad.sum(), x)
+    assert torch.equal(second, torch.full_like(x, 2))
 
 
 @runs_kernels

@@ -8,7 +8,7 @@ output stride of 4 pixels. This part starts from the best checkpoint of the firs
 _base_ = 'upernet_slak_micro_camvid.py'
 
 max_iters = 5000
-batch_size, crop_size = 16, (480, 640)
+batch_size, crop_size = 24, (480, 640)
 scale = (960, 720)
 train_pipeline = [
     *_base_.train_pipeline[:2],
@@ -25,7 +25,7 @@ test_pipeline = [
     *_base_.test_pipeline[1:],
 ]
 train_dataloader = dict(
-    batch_size=batch_size, num_workers=12, dataset=dict(pipeline=train_pipeline)
+    batch_size=batch_size, num_workers=7, pin_memory=True, dataset=dict(pipeline=train_pipeline)
 )
 val_dataloader = dict(num_workers=4, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
@@ -35,7 +35,12 @@ model = dict(
         loss_decode=dict(loss_weight=1 / (batch_size * crop_size[0] * crop_size[1]))
     ),
 )
-optim_wrapper = dict(dtype='bfloat16')
+optim_wrapper = dict(
+    dtype='bfloat16',
+    # Two groups of parameters instead of one for each: the step takes less time on a GPU.
+    constructor='mmslak.LearningRateDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(_delete_=True, decay_rate=1.0),
+)
 param_scheduler = [
     _base_.param_scheduler[0],
     dict(_base_.param_scheduler[1], end=max_iters),
@@ -45,5 +50,6 @@ default_hooks = dict(
     checkpoint=dict(interval=1250),
     # The masks of the first part are those of its weights.
     sparsity=dict(init='from_weights'),
+    ema=dict(momentum=1e-2, interval=5),
 )
 randomness = dict(seed=1)
