@@ -414,11 +414,15 @@ def sparse(args: argparse.Namespace) -> list[dict]:
                 '2:4': lambda x=x, w=packed: lambda: nn.functional.linear(x, w),
             }
             error = relative_error(ways['2:4']()(), ways['dense']()().double())
-            costs = measure_in_turns(ways, args.device, args.repeats)
+            costs = timed(ways, args, args.repeats)
             rows.append(
                 dict(
-                    rows=len(x), into=into, out=out, error=error, dense_ms=costs['dense'].ms,
-                    sparse_ms=costs['2:4'].ms,
+                    rows=len(x), into=into, out=out, error=error,
+                    **{
+                        f'{name}_{kind}': costs[way][kind]
+                        for name, way in (('dense', 'dense'), ('sparse', '2:4'))
+                        for kind in ('ms', 'gpu_ms')
+                    },
                 )
             )  # fmt: skip
     return rows
