@@ -143,7 +143,7 @@ setup(
     package_data={'': ['py.typed', '*.cpp', '*.h'], 'mmslak.pretrained': ['*.safetensors', '*.md']},
     distclass=PlatformDistribution if PREBUILT else Distribution,
     cmdclass=commands(),
-    entry_points={'console_scripts': ['mmslak=mmslak.cli.main:main']},
+    entry_points={'console_scripts': ['mmslak=mmslak.__main__:main']},
     install_requires=BASE,
     extras_require={
         **TASKS,

@@ -31,9 +31,7 @@ val_dataloader = dict(num_workers=4, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    decode_head=dict(
-        loss_decode=dict(loss_weight=1 / (batch_size * crop_size[0] * crop_size[1]))
-    ),
+    decode_head=dict(loss_decode=dict(loss_weight=1 / (batch_size * crop_size[0] * crop_size[1]))),
 )
 optim_wrapper = dict(
     dtype='bfloat16',

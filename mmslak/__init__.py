@@ -17,4 +17,11 @@ if importlib.util.find_spec('mmengine') is not None:
     find_forks()
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'engine', 'models', 'sparsity']
+__all__ = ['Predictor', '__version__', 'engine', 'models', 'sparsity']
+
+
+def __getattr__(name: str):
+    # Training does not need what predictions need, such as OpenCV.
+    if name != 'Predictor':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return importlib.import_module('.predict', __name__).Predictor

@@ -71,6 +71,15 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     return cfg
 
 
+def is_config(name: str) -> bool:
+    """Return whether a text names a config, by its suffix, a name before ``::``, or its name."""
+    return (
+        Path(name).suffix in ('.py', '.yaml', '.yml', '.json')
+        or '::' in name
+        or packaged_config(name) is not None
+    )
+
+
 def _find_config(path: str | Path) -> str:
     """Return the file of a config. The name of a config of a toolbox is returned as it is."""
     path = str(path)

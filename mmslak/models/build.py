@@ -29,6 +29,9 @@ def build_model(cfg: Config, settings: Mapping | None = None, init_weights: bool
     """
     if settings is None:
         settings = cfg.get('model')
+        if settings and cfg.get('data_preprocessor'):
+            # As the runner does. MMPretrain's configs normalise images there.
+            settings = {'data_preprocessor': cfg.data_preprocessor, **settings}
     if not settings:
         raise ValueError(f'{cfg.filename or "the config"} has no model')
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmengine'):

@@ -123,10 +123,10 @@ def sparse_table(rows: list[dict]) -> Table:
     for heading in ('dense, ms as called', '2:4', 'dense, ms on the GPU', '2:4'):
         table.add_column(heading, justify='right')
     for row in rows:
-        times = (row.get(f'{name}_{kind}') for kind in ('ms', 'gpu_ms') for name in ('dense', 'sparse'))
-        table.add_row(
-            str(row['rows']), f'{row["into"]} -> {row["out"]}', *map(_number, times)
+        times = (
+            row.get(f'{name}_{kind}') for kind in ('ms', 'gpu_ms') for name in ('dense', 'sparse')
         )
+        table.add_row(str(row['rows']), f'{row["into"]} -> {row["out"]}', *map(_number, times))
     return table
 
 

@@ -1,0 +1,5 @@
+"""Predictions for images and videos without a dataset."""
+
+from .predictor import Predictor
+
+__all__ = ['Predictor']

@@ -1,0 +1,202 @@
+"""Pictures of predictions: overlays, boxes, masks, legends and lists of classes."""
+
+import colorsys
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+#: Share of the colour of a class in overlays.
+OPACITY = 0.55
+#: Smaller pictures are enlarged to at least so many pixels on the shorter side, for the text.
+_SMALLEST = 320
+#: Height of the text as a share of the height of the picture, and its limits in pixels.
+_TEXT, _TEXT_LIMITS = 1 / 28, (13, 34)
+
+
+def palette_of(meta: Mapping) -> list[tuple[int, int, int]]:
+    """Return a colour (R, G, B) for each class: those of the dataset, or well separated ones.
+
+    Args:
+        meta (Mapping): ``classes`` and, optionally, ``palette``.
+    """
+    count, palette = len(meta['classes']), meta.get('palette')
+    if isinstance(palette, (list, tuple)) and len(palette) >= count:
+        return [tuple(int(value) for value in colour[:3]) for colour in palette[:count]]
+    # Hues at the golden angle are far apart for neighbouring classes.
+    return [
+        tuple(round(255 * v) for v in colorsys.hsv_to_rgb(i * 0.618 % 1, 0.65, 0.95))
+        for i in range(count)
+    ]
+
+
+def draw_segmentation(image: np.ndarray, labels: np.ndarray, meta: Mapping) -> Image.Image:
+    """Draw a label map over an image, with a legend of the classes in it and their shares.
+
+    Args:
+        image (np.ndarray): Shape (H, W, 3), RGB.
+        labels (np.ndarray): Classes of the pixels, shape (H, W).
+        meta (Mapping): ``classes`` and, optionally, ``palette``.
+
+    Returns:
+        Image: The picture with the legend on its right.
+    """
+    colours = np.array(palette_of(meta), np.uint8)
+    known = labels < len(colours)
+    overlay = image.copy()
+    coloured = colours[np.where(known, labels, 0)]
+    mixed = (1 - OPACITY) * image + OPACITY * coloured
+    overlay[known] = mixed[known].astype(np.uint8)
+    picture, scale = _enlarged(overlay)
+    _draw_borders(picture, labels, scale)
+    counts = np.bincount(labels[known].ravel(), minlength=len(colours)) / max(1, labels.size)
+    entries = [
+        (f'{meta["classes"][i]}  {_percent(counts[i])}', tuple(map(int, colours[i])), None)
+        for i in np.argsort(-counts, kind='stable')
+        if counts[i] > 0
+    ]
+    return _with_panel(picture, entries)
+
+
+def draw_detection(
+    image: np.ndarray, instances: Mapping[str, np.ndarray], meta: Mapping, min_score: float = 0.3
+) -> Image.Image:
+    """Draw boxes, masks, names and scores of objects over an image.
+
+    Args:
+        image (np.ndarray): Shape (H, W, 3), RGB.
+        instances (Mapping): ``bboxes`` of shape (N, 4) as x1, y1, x2, y2 in pixels, ``labels`` and
+            ``scores`` of shape (N,), and optionally ``masks`` of shape (N, H, W).
+        meta (Mapping): ``classes`` and, optionally, ``palette``.
+        min_score (float): Objects with a lower score are not drawn.
+
+    Returns:
+        Image: The picture.
+    """
+    colours = palette_of(meta)
+    # The object with the highest score is drawn last, on top.
+    order = [i for i in np.argsort(instances['scores'], kind='stable')
+             if instances['scores'][i] >= min_score]  # fmt: skip
+    mixed = image.astype(np.float32)
+    masks = instances.get('masks')
+    for i in order if masks is not None else ():
+        inside = np.asarray(masks[i], bool)
+        mixed[inside] = (1 - OPACITY) * mixed[inside] + OPACITY * np.array(
+            colours[instances['labels'][i]], np.float32
+        )
+    picture, scale = _enlarged(mixed.astype(np.uint8))
+    draw, font = ImageDraw.Draw(picture), _font(picture.height)
+    line = max(2, round(min(picture.size) / 220))
+    for i in order:
+        label = int(instances['labels'][i])
+        box = [float(value) * scale for value in instances['bboxes'][i]]
+        draw.rectangle(box, outline=colours[label], width=line)
+    for i in order:
+        label = int(instances['labels'][i])
+        left, top = (float(value) * scale for value in instances['bboxes'][i][:2])
+        text = f'{meta["classes"][label]} {instances["scores"][i]:.2f}'
+        _draw_tag(draw, (left, top), text, colours[label], font, picture.size)
+    return picture
+
+
+def draw_classification(
+    image: np.ndarray, scores: np.ndarray, meta: Mapping, most: int = 5
+) -> Image.Image:
+    """Draw an image with the classes of the highest scores and bars on its right.
+
+    Args:
+        image (np.ndarray): Shape (H, W, 3), RGB.
+        scores (np.ndarray): Probability of each class.
+        meta (Mapping): ``classes``.
+        most (int): Number of classes to show.
+    """
+    entries = [
+        (f'{meta["classes"][i]}  {_percent(scores[i])}', (45, 110, 190), float(scores[i]))
+        for i in np.argsort(-scores, kind='stable')[:most]
+    ]
+    return _with_panel(_enlarged(image)[0], entries)
+
+
+def _percent(share: float) -> str:
+    return f'{100 * share:.1f} %' if share >= 0.001 else '< 0.1 %'
+
+
+def _font(height: int) -> ImageFont.FreeTypeFont:
+    low, high = _TEXT_LIMITS
+    return ImageFont.load_default(size=round(min(max(height * _TEXT, low), high)))
+
+
+def _enlarged(image: np.ndarray) -> tuple[Image.Image, int]:
+    """Return a picture, enlarged by a whole number if it is too small for text, and the number."""
+    picture = Image.fromarray(image)
+    scale = max(1, -(-_SMALLEST // max(1, min(picture.size))))
+    if scale > 1:
+        size = (picture.width * scale, picture.height * scale)
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    return picture, scale
+
+
+def _draw_borders(picture: Image.Image, labels: np.ndarray, scale: int) -> None:
+    """Draw thin white lines between classes."""
+    edge = np.zeros(labels.shape, bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    mask = Image.fromarray(edge.astype(np.uint8) * 150)
+    if scale > 1:
+        mask = mask.resize(picture.size, Image.Resampling.BILINEAR)
+    picture.paste((255, 255, 255), mask=mask)
+
+
+def _with_panel(
+    picture: Image.Image, entries: Sequence[tuple[str, tuple, float | None]]
+) -> Image.Image:
+    """Return a picture with a list on its right.
+
+    Args:
+        picture (Image): The picture.
+        entries (Sequence): Text, colour, and length of a bar between 0 and 1; None shows a square
+            of the colour before the text instead.
+    """
+    font = _font(picture.height)
+    line, gap = round(font.size * 1.5), round(font.size * 0.8)
+    bars = any(length is not None for _, _, length in entries)
+    step = line + (round(font.size * 0.9) if bars else 0)
+    rows = max(1, (picture.height - gap) // step)
+    columns = [entries[i : i + rows] for i in range(0, len(entries), rows)]
+    indent = 0 if bars else round(font.size * 1.4)
+    widths = [
+        max(round(font.getlength(text)) for text, _, _ in column) + indent + gap
+        for column in columns
+    ]
+    if bars:
+        widths = [max(width, font.size * 12) for width in widths]
+    sheet = Image.new('RGB', (picture.width + gap + sum(widths), picture.height), 'white')
+    sheet.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(sheet)
+    left = picture.width + gap
+    for column, width in zip(columns, widths, strict=True):
+        for i, (text, colour, length) in enumerate(column):
+            top = gap // 2 + i * step
+            if length is None:
+                side = font.size
+                draw.rectangle((left, top + 2, left + side, top + 2 + side), fill=colour)
+            else:
+                low, full = top + line, width - gap
+                draw.rectangle((left, low, left + full, low + font.size // 3), fill=(228,) * 3)
+                end = left + max(1, round(full * length))
+                draw.rectangle((left, low, end, low + font.size // 3), fill=colour)
+            draw.text((left + indent, top + line // 2), text, fill='black', font=font, anchor='lm')
+        left += width
+    return sheet
+
+
+def _draw_tag(draw, corner, text: str, colour: tuple, font, size: tuple[int, int]) -> None:
+    """Draw a text on a background of the colour above a corner, inside the picture."""
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    width, height = right - left + 6, bottom - top + 6
+    x = min(max(0, corner[0]), max(0, size[0] - width))
+    y = corner[1] - height if corner[1] >= height else corner[1]
+    y = min(max(0, y), max(0, size[1] - height))
+    draw.rectangle((x, y, x + width, y + height), fill=colour)
+    light = np.dot(colour, (0.299, 0.587, 0.114)) > 140
+    draw.text((x + 3 - left, y + 3 - top), text, fill='black' if light else 'white', font=font)
