@@ -17,6 +17,7 @@ COMMANDS = {
         'model.backbone.init_cfg.type=Pretrained', 'model.backbone.init_cfg.checkpoint=FILE',
     ],
     'test': ['tools/test.py', SEG, 'FILE', '--work-dir', 'OUT'],
+    'predict': ['tools/predict.py', SEG, 'FILE', 'tests/data/camvid/images/test', '--out', 'OUT'],
     'merge': ['tools/deploy/merge.py', SEG, 'FILE', 'OUT/a.pth'],
     'export': ['tools/deploy/export.py', SEG, 'FILE', 'OUT/a.safetensors'],
     'official': ['tools/convert/official.py', 'FILE', 'OUT/a.pth'],
