@@ -5,6 +5,7 @@ import functools
 import sys
 
 from . import __version__
+from .cli.browse import main as browse
 from .cli.processes import ending_at_once
 from .cli.run import run
 from .console import guarded
@@ -16,6 +17,7 @@ _run = ending_at_once(guarded(run, debug='add --debug'))
 COMMANDS = {
     'train': (functools.partial(_run, 'train'), 'train a config'),
     'test': (functools.partial(_run, 'test'), 'evaluate a checkpoint'),
+    'browse': (browse, 'draw samples of the data of a config with their labels'),
     'predict': (predict, 'predict for images and videos'),
 }
 _DESCRIPTION = """SLaK for OpenMMLab.

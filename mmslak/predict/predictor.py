@@ -13,12 +13,12 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image, ImageOps
 from torch import nn
 
+from ..analysis.drawing import draw_classification, draw_detection, draw_segmentation
 from ..checkpoints import dataset_meta, load_weights, read_checkpoint
 from ..cli.config import load_config
 from ..models import SLaK, build_model
 from ..pretrained import load_model
 from ..validation.images import BadImageError, image_fault, set_pixel_limit
-from .drawing import draw_classification, draw_detection, draw_segmentation
 
 #: The model of the package that is used if none is named.
 DEFAULT_MODEL = 'slak_nano_camvid'

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmslak.predict.drawing import (
+from mmslak.analysis.drawing import (
     OPACITY,
     draw_classification,
     draw_detection,

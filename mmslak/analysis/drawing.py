@@ -30,6 +30,24 @@ def palette_of(meta: Mapping) -> list[tuple[int, int, int]]:
     ]
 
 
+def overlay(image: np.ndarray, labels: np.ndarray, meta: Mapping) -> Image.Image:
+    """Draw a label map over an image, with thin white lines between the classes.
+
+    Args:
+        image (np.ndarray): Shape (H, W, 3), RGB.
+        labels (np.ndarray): Classes of the pixels, shape (H, W). Other numbers are not drawn.
+        meta (Mapping): ``classes`` and, optionally, ``palette``.
+    """
+    colours = np.array(palette_of(meta), np.uint8)
+    known = labels < len(colours)
+    mixed = image.copy()
+    coloured = (1 - OPACITY) * image + OPACITY * colours[np.where(known, labels, 0)]
+    mixed[known] = coloured[known].astype(np.uint8)
+    picture, scale = _enlarged(mixed)
+    _draw_borders(picture, labels, scale)
+    return picture
+
+
 def draw_segmentation(image: np.ndarray, labels: np.ndarray, meta: Mapping) -> Image.Image:
     """Draw a label map over an image, with a legend of the classes in it and their shares.
 
@@ -41,21 +59,15 @@ def draw_segmentation(image: np.ndarray, labels: np.ndarray, meta: Mapping) -> I
     Returns:
         Image: The picture with the legend on its right.
     """
-    colours = np.array(palette_of(meta), np.uint8)
-    known = labels < len(colours)
-    overlay = image.copy()
-    coloured = colours[np.where(known, labels, 0)]
-    mixed = (1 - OPACITY) * image + OPACITY * coloured
-    overlay[known] = mixed[known].astype(np.uint8)
-    picture, scale = _enlarged(overlay)
-    _draw_borders(picture, labels, scale)
-    counts = np.bincount(labels[known].ravel(), minlength=len(colours)) / max(1, labels.size)
+    classes, colours = meta['classes'], palette_of(meta)
+    known = labels[labels < len(classes)]
+    shares = np.bincount(known.ravel(), minlength=len(classes)) / max(1, labels.size)
     entries = [
-        (f'{meta["classes"][i]}  {_percent(counts[i])}', tuple(map(int, colours[i])), None)
-        for i in np.argsort(-counts, kind='stable')
-        if counts[i] > 0
+        (f'{classes[i]}  {_percent(shares[i])}', colours[i], None)
+        for i in np.argsort(-shares, kind='stable')
+        if shares[i] > 0
     ]
-    return _with_panel(picture, entries)
+    return _with_panel(overlay(image, labels, meta), entries)
 
 
 def draw_detection(
@@ -65,8 +77,8 @@ def draw_detection(
 
     Args:
         image (np.ndarray): Shape (H, W, 3), RGB.
-        instances (Mapping): ``bboxes`` of shape (N, 4) as x1, y1, x2, y2 in pixels, ``labels`` and
-            ``scores`` of shape (N,), and optionally ``masks`` of shape (N, H, W).
+        instances (Mapping): ``bboxes`` of shape (N, 4) as x1, y1, x2, y2 in pixels, ``labels`` of
+            shape (N,), and optionally ``scores`` of shape (N,) and ``masks`` of shape (N, H, W).
         meta (Mapping): ``classes`` and, optionally, ``palette``.
         min_score (float): Objects with a lower score are not drawn.
 
@@ -74,9 +86,12 @@ def draw_detection(
         Image: The picture.
     """
     colours = palette_of(meta)
-    # The object with the highest score is drawn last, on top.
-    order = [i for i in np.argsort(instances['scores'], kind='stable')
-             if instances['scores'][i] >= min_score]  # fmt: skip
+    scores = instances.get('scores')
+    if scores is None:
+        order = range(len(instances['labels']))
+    else:
+        # The object with the highest score is drawn last, on top.
+        order = [i for i in np.argsort(scores, kind='stable') if scores[i] >= min_score]
     mixed = image.astype(np.float32)
     masks = instances.get('masks')
     for i in order if masks is not None else ():
@@ -94,8 +109,23 @@ def draw_detection(
     for i in order:
         label = int(instances['labels'][i])
         left, top = (float(value) * scale for value in instances['bboxes'][i][:2])
-        text = f'{meta["classes"][label]} {instances["scores"][i]:.2f}'
+        text = meta['classes'][label] + ('' if scores is None else f' {scores[i]:.2f}')
         _draw_tag(draw, (left, top), text, colours[label], font, picture.size)
+    return picture
+
+
+def draw_class(image: np.ndarray, label: int, meta: Mapping) -> Image.Image:
+    """Write the name of a class into the upper left corner of an image.
+
+    Args:
+        image (np.ndarray): Shape (H, W, 3), RGB.
+        label (int): Number of the class.
+        meta (Mapping): ``classes`` and, optionally, ``palette``.
+    """
+    picture, _ = _enlarged(image)
+    draw, font = ImageDraw.Draw(picture), _font(picture.height)
+    colour, name = palette_of(meta)[label], meta['classes'][label]
+    _draw_tag(draw, (0, 0), name, colour, font, picture.size)
     return picture
 
 
