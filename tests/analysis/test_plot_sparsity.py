@@ -29,7 +29,7 @@ def test_updates_beyond_the_point_of_resuming_are_not_drawn(tmp_path, tool):
     series = tool.read_sparsity(tmp_path)
     assert series['sparsity/rate'] == [(10, 0.5), (20, 0.4), (35, 0.2)]
     assert {name.split('/')[0] for name in series} == {'sparsity', 'density'}
-    figure = tool.draw(series)
+    figure = tool.draw_sparsity(series)
     (line,) = figure.axes[0].get_lines()
     assert list(line.get_xdata()) == [10, 20, 35] and list(line.get_ydata()) == [0.5, 0.4, 0.2]
     widths = [bar.get_width() for bar in figure.axes[2].patches]

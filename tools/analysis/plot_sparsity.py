@@ -13,60 +13,9 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
 
-from mmslak.analysis.curves import Series, read_scalars
+from mmslak.analysis.curve_figures import draw_sparsity, read_sparsity
 from mmslak.console import guarded
-
-
-def read_sparsity(work_dir: Path) -> dict[str, Series]:
-    """Read what DynamicSparsityHook logged in the runs of a work directory.
-
-    Raises:
-        FileNotFoundError: If no run has logged its sparsity.
-    """
-    hooks = read_scalars(work_dir).hooks
-    series = {k: v for k, v in hooks.items() if k.startswith(('sparsity/', 'density/'))}
-    if not series:
-        raise FileNotFoundError(
-            f'{work_dir} contains no run with DynamicSparsityHook (no sparsity in '
-            '*/vis_data/scalars.json)'
-        )
-    return series
-
-
-def draw(series: dict[str, Series]) -> Figure:
-    """Draw the figure."""
-    figure, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(15, 4.5), width_ratios=(1, 1, 1.4), layout='constrained'
-    )
-    if 'sparsity/rate' in series:
-        left.plot(*zip(*series['sparsity/rate'], strict=True), color='tab:blue', label='rate')
-        left.set(xlabel='iteration', ylabel='adaptation rate', title='Updates', ylim=(0, None))
-        left.yaxis.label.set_color('tab:blue')
-        moves = left.twinx()
-        moves.plot(*zip(*series['sparsity/moves'], strict=True), color='tab:orange')
-        moves.set(ylim=(0, None))
-        moves.set_ylabel('weights moved', color='tab:orange')
-        middle.plot(*zip(*series['sparsity/explored'], strict=True), label='ever active')
-        middle.plot(*zip(*series['sparsity/density'], strict=True), label='active')
-        middle.set(xlabel='iteration', title='Share of the weights', ylim=(0, 1.02))
-        middle.legend()
-    else:
-        for panel in (left, middle):
-            panel.text(0.5, 0.5, 'no updates: the masks are fixed', ha='center', va='center')
-            panel.set_axis_off()
-    densities = {
-        name.removeprefix('density/'): points[-1][1]
-        for name, points in series.items()
-        if name.startswith('density/')
-    }
-    names = [name.removeprefix('backbone.').removesuffix('.weight') for name in densities]
-    right.barh(range(len(names)), list(densities.values()), color='tab:green')
-    right.invert_yaxis()
-    right.set_yticks(range(len(names)), names, fontsize=max(2, min(7, 260 / len(names))))
-    right.set(xlabel='density', title='Density of each layer', xlim=(0, 1))
-    return figure
 
 
 @guarded
@@ -86,7 +35,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     out = args.out or args.work_dir / 'sparsity.png'
-    figure = draw(read_sparsity(args.work_dir))
+    figure = draw_sparsity(read_sparsity(args.work_dir))
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=150)
     plt.close(figure)
