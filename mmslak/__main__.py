@@ -10,6 +10,7 @@ from .cli.processes import ending_at_once
 from .cli.run import run
 from .console import guarded
 from .predict.command import main as predict
+from .report.command import main as report
 
 _run = ending_at_once(guarded(run, debug='add --debug'))
 
@@ -19,6 +20,7 @@ COMMANDS = {
     'test': (functools.partial(_run, 'test'), 'evaluate a checkpoint'),
     'browse': (browse, 'draw samples of the data of a config with their labels'),
     'predict': (predict, 'predict for images and videos'),
+    'report': (report, 'write a report of a training as one HTML file'),
 }
 _DESCRIPTION = """SLaK for OpenMMLab.
 

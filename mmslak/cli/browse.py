@@ -76,6 +76,12 @@ def build_dataset(cfg: Config, split: str):
     return dataset
 
 
+def loaded_sample(dataset, index: int) -> dict:
+    """Return an image of a dataset with its labels, by the transforms that load files alone."""
+    load = Compose([t for t in dataset.pipeline.transforms if 'Load' in type(t).__name__])
+    return load(dataset.get_data_info(index))
+
+
 def draw_samples(dataset, count: int, path: Path) -> None:
     """Draw samples at equal distances next to their labels.
 
@@ -84,11 +90,10 @@ def draw_samples(dataset, count: int, path: Path) -> None:
         count (int): Number of samples.
         path (Path): PNG file to write.
     """
-    load = Compose([t for t in dataset.pipeline.transforms if 'Load' in type(t).__name__])
     count = min(count, len(dataset))
     rows, shown = [], set()
     for i in range(count):
-        sample = load(dataset.get_data_info(i * len(dataset) // count))
+        sample = loaded_sample(dataset, i * len(dataset) // count)
         image = np.ascontiguousarray(sample['img'][..., ::-1])
         labelled, classes = _labelled(image, sample, dataset.metainfo)
         shown |= classes

@@ -1,0 +1,1 @@
+"""A report of a training as one HTML file."""

@@ -1,0 +1,9 @@
+"""Write a report of a training, or of two side by side, as one HTML file.
+
+python tools/report.py work_dirs/upernet_slak_nano_camvid --images 50
+"""
+
+from mmslak.report.command import main
+
+if __name__ == '__main__':
+    main()
