@@ -9,8 +9,8 @@ from .cli.browse import main as browse
 from .cli.processes import ending_at_once
 from .cli.run import run
 from .console import guarded
-from .predict.command import main as predict
-from .report.command import main as report
+from .predict.predict_command import main as predict
+from .report.report_command import main as report
 
 _run = ending_at_once(guarded(run, debug='add --debug'))
 

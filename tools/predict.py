@@ -3,7 +3,7 @@
 python tools/predict.py configs/upernet_slak_t_ade20k.py CHECKPOINT photos/ --out predictions
 """
 
-from mmslak.predict.command import main
+from mmslak.predict.predict_command import main
 
 if __name__ == '__main__':
     main()

@@ -3,7 +3,7 @@
 python tools/report.py work_dirs/upernet_slak_nano_camvid --images 50
 """
 
-from mmslak.report.command import main
+from mmslak.report.report_command import main
 
 if __name__ == '__main__':
     main()

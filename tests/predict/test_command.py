@@ -14,9 +14,9 @@ from PIL import Image
 
 pytest.importorskip('mmseg')
 
-from mmslak.predict.command import split_arguments
 from mmslak.predict.inputs import Source, Video, VideoWriter, check_sources, find_sources
-from mmslak.predict.writing import results_writer
+from mmslak.predict.predict_command import split_arguments
+from mmslak.predict.result_files import results_writer
 from mmslak.validation.images import BadImageError
 
 IMAGES = ROOT / 'tests/data/camvid/images/test'

@@ -17,9 +17,10 @@ from mmengine.structures import InstanceData
 from PIL import Image
 
 from mmslak.cli.run import run
-from mmslak.report import command, page
+from mmslak.report import page
+from mmslak.report import report_command as command
 from mmslak.report.quality import Quality, _detection, counted, matched
-from mmslak.report.run import differences, flat, read_run
+from mmslak.report.training import differences, flat, read_run
 
 
 def write_run(folder, losses=(2.0, 1.0), scores=(30.0, 50.0), **config):

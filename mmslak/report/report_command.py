@@ -14,7 +14,7 @@ from ..engine.packaged_configs import packaged_config
 from ..predict import Predictor
 from . import page
 from .quality import Quality, measure
-from .run import Run, differences, read_run
+from .training import Run, differences, read_run
 
 #: Number of the best and of the worst images that are shown.
 _SHOWN = 4

@@ -16,7 +16,7 @@ from ..cli.config import is_config
 from ..console import guarded, progress_bar
 from .inputs import Source, Video, VideoWriter, check_sources, find_sources
 from .predictor import DEFAULT_MODEL, Predictor
-from .writing import FORMATS, results_writer
+from .result_files import FORMATS, results_writer
 
 
 def parser() -> argparse.ArgumentParser:
