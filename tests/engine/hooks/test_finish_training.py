@@ -1,6 +1,9 @@
 """The end of pre-training; tests/e2e/test_classification.py runs the hook."""
 
+import numpy as np
 import pytest
+import torch
+from small_training import SmallImages, small_runner
 
 from mmslak.engine import FinishTrainingHook
 
@@ -8,3 +11,32 @@ from mmslak.engine import FinishTrainingHook
 def test_wrong_setting_is_named():
     with pytest.raises(ValueError, match='batches must be positive'):
         FinishTrainingHook(batches=0)
+
+
+@pytest.mark.parametrize(
+    ('metainfo', 'saved'),
+    [
+        (
+            dict(classes=('cat', 'dog'), palette=np.array([[1, 2, 3], [4, 5, 6]])),
+            dict(classes=('cat', 'dog'), palette=torch.tensor([[1, 2, 3], [4, 5, 6]])),
+        ),
+        (None, None),
+    ],
+)
+def test_class_names_are_saved(tmp_path, monkeypatch, metainfo, saved):
+    """MMPretrain calls the classes of a checkpoint without names those of ImageNet."""
+    if metainfo is not None:
+        monkeypatch.setattr(SmallImages, 'metainfo', metainfo, raising=False)
+    average = dict(
+        type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.5, update_buffers=True
+    )
+    finish = dict(type='mmslak.FinishTrainingHook', evaluate=False)
+    small_runner(tmp_path, iters=1, by_epoch=True, hooks=dict(ema=average, finish=finish)).train()
+    for name in ('raw', 'averaged'):
+        meta = torch.load(tmp_path / f'{name}.pth', weights_only=True)['meta']
+        if saved is None:
+            assert 'dataset_meta' not in meta
+        else:
+            found = meta['dataset_meta']
+            assert found['classes'] == saved['classes']
+            assert torch.equal(found['palette'], saved['palette'])
