@@ -20,7 +20,7 @@ class GroupedOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ``paramwise_cfg`` has the keys of MMEngine's ``DefaultOptimWrapperConstructor``, and every
     parameter has the same learning rate and weight decay. MMEngine makes a group of each parameter
     and logs a line for it. An optimiser step of many small groups takes several times as long on a
-    GPU. This constructor joins the parameters with the same settings and logs a table of the groups.
+    GPU. This constructor joins parameters with the same settings and logs a table of the groups.
     """
 
     def add_params(self, params: list, module: nn.Module, prefix: str = '', **kwargs) -> None:

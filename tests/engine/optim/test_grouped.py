@@ -25,7 +25,9 @@ def settings_by_name(model, settings):
     names = {id(p): n for n, p in model.named_parameters()}
     groups = wrapper.optimizer.param_groups
     found = {
-        names[id(p)]: (group['lr'], group['weight_decay']) for group in groups for p in group['params']
+        names[id(p)]: (group['lr'], group['weight_decay'])
+        for group in groups
+        for p in group['params']
     }
     assert sum(len(group['params']) for group in groups) == len(found)
     return found, len(groups)
