@@ -68,7 +68,9 @@ class FinishTrainingHook(Hook):
         for name, average in variants.items():
             with _swapped(average):
                 if average is not None:
-                    used = recompute_statistics(model, runner.train_dataloader, self.batches)
+                    # Some samplers, such as InfiniteSampler, do not end after one pass.
+                    batches = self.batches or len(runner.train_dataloader)
+                    used = recompute_statistics(model, runner.train_dataloader, batches)
                     if used:
                         runner.logger.info(
                             f'Batch norm statistics of the averaged model: {used} batches of each '
