@@ -7,7 +7,7 @@ model = dict(backbone=dict(drop_path_rate=0.1))
 # The same learning rate for all layers, and weight decay on everything except norms.
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4),
-    constructor='DefaultOptimWrapperConstructor',
+    constructor='mmslak.GroupedOptimWrapperConstructor',
     paramwise_cfg=dict(_delete_=True, norm_decay_mult=0.0),
 )
 param_scheduler = [

@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 
 from ..models import SLaK, branches_kept_apart, build_model
+from .export import dataset_meta
 from .fitting import load_weights
 
 
@@ -23,7 +24,8 @@ def merge_checkpoint(
     Returns:
         tuple[dict, float]: A checkpoint with ``state_dict`` and ``meta`` for the same config
         with ``model.backbone.deploy=True``, and the largest difference between the outputs of
-        the two backbones, relative to the largest output.
+        the two backbones, relative to the largest output. ``meta.dataset_meta`` has the names and
+        colours of the classes, if the checkpoint or the config has them.
 
     Raises:
         ValueError: If the backbone is not a SLaK, is already merged, or cannot be merged.
@@ -49,4 +51,8 @@ def merge_checkpoint(
     difference = max(
         ((a - b).abs().max() / b.abs().max()).item() for a, b in zip(after, before, strict=True)
     )
-    return dict(meta=dict(merged_from=source), state_dict=model.state_dict()), difference
+    meta: dict = dict(merged_from=source)
+    if classes := dataset_meta(cfg, checkpoint):
+        # The inferencers of the toolboxes read the class names from here.
+        meta['dataset_meta'] = classes
+    return dict(meta=meta, state_dict=model.state_dict()), difference

@@ -16,7 +16,11 @@ from .hooks import (
     recompute_statistics,
 )
 from .metrics import DetectionResults
-from .optim import AmpOptimWrapper, LearningRateDecayOptimWrapperConstructor
+from .optim import (
+    AmpOptimWrapper,
+    GroupedOptimWrapperConstructor,
+    LearningRateDecayOptimWrapperConstructor,
+)
 
 __all__ = [
     'AmpOptimWrapper',
@@ -25,6 +29,7 @@ __all__ = [
     'DynamicSparsityHook',
     'ExactResumeHook',
     'FinishTrainingHook',
+    'GroupedOptimWrapperConstructor',
     'LearningRateDecayOptimWrapperConstructor',
     'NonFiniteError',
     'NonFiniteHook',

@@ -13,6 +13,8 @@ from .snip import check_scores
 from .structures import Units
 
 METHODS = ('uniform', 'erk', 'snip')
+#: Key of the sparsities by pattern.
+SPARSITIES = 'sparsities'
 #: A layer with a higher density than this is left dense.
 DENSE_ABOVE = 0.99
 
@@ -20,7 +22,7 @@ DENSE_ABOVE = 0.99
 def allocate(
     weights: Mapping[str, Tensor | tuple[int, ...] | Units],
     sparsity: float,
-    method: str | Mapping[str, float] = 'erk',
+    method: str | Mapping[str, Mapping[str, float]] = 'erk',
     scores: Mapping[str, Tensor] | None = None,
 ) -> dict[str, int]:
     """Distribute the active weights of a sparse network over its layers.
@@ -45,9 +47,10 @@ def allocate(
     Args:
         weights (Mapping): Weight tensors, or their shapes, or :class:`Units`, by name.
         sparsity (float): Share of all weights to mask, in [0, 1).
-        method (str or Mapping[str, float]): ``uniform``, ``erk``, ``snip``, or sparsities by
-            shell pattern on the names. The first pattern that matches a name is used. Layers that
-            no pattern matches have the sparsity ``sparsity``.
+        method (str or Mapping): ``uniform``, ``erk``, ``snip``, or
+            ``dict(sparsities={pattern: sparsity})`` with shell patterns on the names. The first
+            pattern that matches a name is used. Layers that no pattern matches have the sparsity
+            ``sparsity``.
         scores (Mapping[str, Tensor], optional): For ``snip``, from :func:`snip_scores`.
 
     Returns:
@@ -65,11 +68,11 @@ def allocate(
     }
     check_sparsity('sparsity', sparsity)
     if isinstance(method, Mapping):
-        return _by_pattern(units, sparsity, method)
+        return _by_pattern(units, sparsity, _pattern_sparsities(method))
     if method not in METHODS:
         raise ValueError(
-            f'allocation must be one of {", ".join(map(repr, METHODS))} or a dict of sparsities '
-            f'by pattern, got {method!r}'
+            f'allocation must be one of {", ".join(map(repr, METHODS))} or '
+            f'dict(sparsities={{pattern: sparsity}}), got {method!r}'
         )
     total = round((1 - sparsity) * sum(one.numel for one in units.values()))
     dense = [name for name, one in units.items() if one.structure == 'dense']
@@ -191,15 +194,26 @@ def _highest(values: Tensor, sizes: Tensor, budget: int) -> Tensor:
     return chosen
 
 
+def _pattern_sparsities(method: Mapping) -> Mapping[str, float]:
+    """Return the sparsities by pattern, whose key says that they are not densities."""
+    sparsities = method.get(SPARSITIES)
+    if set(method) != {SPARSITIES} or not isinstance(sparsities, Mapping):
+        raise ValueError(
+            f'allocation must be dict({SPARSITIES}={{pattern: sparsity}}), where a sparsity is the '
+            f'share of masked weights, got {dict(method)!r}'
+        )
+    return sparsities
+
+
 def _by_pattern(
     units: Mapping[str, Units], sparsity: float, sparsities: Mapping[str, float]
 ) -> dict[str, int]:
     names = list(dict.fromkeys(name for one in units.values() for name in one.names))
     for pattern, value in sparsities.items():
-        check_sparsity(f'allocation[{pattern!r}]', value)
+        check_sparsity(f'allocation.{SPARSITIES}[{pattern!r}]', value)
         if not any(fnmatchcase(name, pattern) for name in names):
             raise ValueError(
-                f'allocation has the pattern {pattern!r}, which matches none of the '
+                f'allocation.{SPARSITIES} has the pattern {pattern!r}, which matches none of the '
                 f'{len(names)} weight names (the first is {next(iter(names), None)!r})'
             )
     kept = {}

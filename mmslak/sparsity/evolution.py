@@ -116,7 +116,7 @@ class DynamicSparsity:
         self,
         parameters: Mapping[str, nn.Parameter],
         sparsity: float | None = None,
-        allocation: str | Mapping[str, float] = 'erk',
+        allocation: str | Mapping[str, Mapping[str, float]] = 'erk',
         update: Mapping | UpdateRule | None = None,
         *,
         mode: str = 'dynamic',
@@ -150,8 +150,8 @@ class DynamicSparsity:
             )
         self._settings = dict(
             sparsity=sparsity,
-            allocation=allocation if isinstance(allocation, str) else dict(allocation),
-            structure=structure if isinstance(structure, str) else dict(structure),
+            allocation=_plain(allocation),
+            structure=_plain(structure),
         )
         if init is not None and not isinstance(init, Mapping):
             init = initial_masks(parameters, init, sparsity, allocation, scores, self._units, seed)
@@ -476,3 +476,10 @@ def _learning_rates(optimizer: torch.optim.Optimizer | None) -> dict[str, str]:
         f'the learning rate of parameter group {index}': repr(float(group['lr']))
         for index, group in enumerate(groups)
     }
+
+
+def _plain(settings):
+    """Copy settings with plain dicts in place of MMEngine's, which do not load safely."""
+    if isinstance(settings, Mapping):
+        return {key: _plain(value) for key, value in settings.items()}
+    return settings

@@ -16,7 +16,7 @@ def initial_masks(
     parameters: Mapping[str, nn.Parameter],
     init: str,
     sparsity: float,
-    allocation: str | Mapping[str, float],
+    allocation: str | Mapping[str, Mapping[str, float]],
     scores: Mapping[str, Tensor] | None = None,
     units: Sequence[Units] | None = None,
     seed: int = 0,

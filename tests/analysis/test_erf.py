@@ -387,6 +387,31 @@ def test_command(tmp_path, monkeypatch, capsys, load_tool):
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('models', [1, 3])
+def test_long_titles_and_ticks_are_readable(tmp_path, monkeypatch, load_tool, models):
+    """All texts are inside the figure, and no two of them overlap."""
+    tool = load_tool('analysis/erf.py')
+    figures = []
+    monkeypatch.setattr(tool.plt, 'close', figures.append)
+    # The default names are those of config and checkpoint.
+    names = [f'upernet_slak_nano_colour_camvid-best_mIoU_iter_{i}' for i in range(models - 1)]
+    names.append('A' * 40)
+    fields = {name: np.ones((1024, 1024)) for name in names}
+    tool.draw(fields, tmp_path / 'f.png', dict.fromkeys(names), 0.4)
+    (figure,) = figures
+    monkeypatch.undo()
+    panels = figure.axes[:models]
+    texts = [panel.title for panel in panels]
+    assert [text.get_text().replace('\n', '') for text in texts] == names
+    texts += [label for p in panels for label in p.get_xticklabels() + p.get_yticklabels()]
+    boxes = [text.get_window_extent() for text in texts]
+    tool.plt.close(figure)
+    for i, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1, texts[i]
+        assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, texts[i]
+        assert not any(box.overlaps(other) for other in boxes[:i]), texts[i]
+
+
 def test_command_checks_all_models_before_it_starts(tmp_path, monkeypatch, capsys, load_tool):
     tool = load_tool('analysis/erf.py')
     images, checkpoint = folder_of_images(tmp_path / 'images', 2), tmp_path / 'c.pth'

@@ -1,5 +1,6 @@
 """Merging whole models for inference."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import ROOT, randomise_as_trained, run_tool
@@ -43,6 +44,42 @@ def test_models_of_every_toolbox(toolbox, config):
         assert ((a - b).abs().max() / a.abs().max()).item() < 1e-4
     with pytest.raises(ValueError, match='are already merged'):
         merge_checkpoint(cfg, merged)
+
+
+@pytest.mark.parametrize(
+    ('toolbox', 'inferencer', 'config'),
+    [
+        ('mmseg', 'MMSegInferencer', 'configs/sample/upernet_slak_nano_ade20k.py'),
+        ('mmdet', 'DetInferencer', 'configs/sample/faster_rcnn_slak_nano_voc.py'),
+        ('mmpretrain', 'ImageClassificationInferencer', 'configs/sample/slak_nano_in1k.py'),
+    ],
+)
+def test_inferencers_show_the_names_of_the_classes(toolbox, inferencer, config, tmp_path):
+    """Without names in the file they show those of Cityscapes, COCO and ImageNet."""
+    apis = pytest.importorskip(f'{toolbox}.apis')
+    cfg = load_config(ROOT / config)
+    cfg.model.backbone.update(TINY)
+    state = randomise_as_trained(build(cfg)).state_dict()
+    of_config = cfg.test_dataloader.dataset.metainfo
+    merged, _ = merge_checkpoint(cfg, dict(state_dict=state))
+    assert merged['meta']['dataset_meta'] == of_config
+    # Those of the checkpoint come first.
+    trained = dict(of_config, classes=[f'class {i}' for i, _ in enumerate(of_config.classes)])
+    merged, _ = merge_checkpoint(cfg, dict(state_dict=state, meta=dict(dataset_meta=trained)))
+    torch.save(merged, tmp_path / 'merged.pth')
+    cfg.model.backbone.deploy = True
+    cfg.vis_backends.clear()
+    cfg.visualizer.vis_backends = []
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+    # The inferencers of MMDetection and MMSegmentation change the scope of the whole process.
+    with DefaultScope.overwrite_default_scope(toolbox):
+        infer = getattr(apis, inferencer)(cfg, str(tmp_path / 'merged.pth'), device='cpu')
+        results = infer(image, **({} if toolbox == 'mmpretrain' else dict(return_vis=True)))
+    if toolbox == 'mmpretrain':
+        assert results[0]['pred_class'] in trained['classes']
+        return
+    assert list(infer.visualizer.dataset_meta['classes']) == trained['classes']
+    assert list(infer.visualizer.dataset_meta['palette']) == list(trained['palette'])
 
 
 def test_other_models_and_checkpoints_are_refused():

@@ -105,9 +105,9 @@ def test_without_layers_to_compensate_all_keep_their_number():
 
 def test_sparsities_by_pattern():
     shapes = {'stem': (10, 10), 'body.0': (20, 10), 'body.1': (20, 10), 'head': (10, 10)}
-    kept = allocate(shapes, 0.4, {'stem': 0, 'body.0': 0.8, 'body.*': 0.5})
+    kept = allocate(shapes, 0.4, dict(sparsities={'stem': 0, 'body.0': 0.8, 'body.*': 0.5}))
     assert kept == {'stem': 100, 'body.0': 40, 'body.1': 100, 'head': 60}
-    assert allocate(shapes, 0.0, {'head': 0.005})['head'] == 100
+    assert allocate(shapes, 0.0, dict(sparsities={'head': 0.005}))['head'] == 100
 
 
 @few
@@ -144,8 +144,17 @@ SHAPES = {'a': (10, 10), 'b': (10, 10)}
         (dict(sparsity=None), 'sparsity must be a number in [0, 1), got None'),
         (dict(sparsity=0.999), 'leaves 0 weights of 200'),
         (dict(method='magnitude'), "allocation must be one of 'uniform', 'erk', 'snip'"),
-        (dict(method={'c*': 0.5}), "pattern 'c*', which matches none"),
-        (dict(method={'a': 1.5}), "allocation['a'] must be a number in [0, 1), got 1.5"),
+        (dict(method=dict(sparsities={'c*': 0.5})), "pattern 'c*', which matches none"),
+        (
+            dict(method={'a': 0.2}),
+            'allocation must be dict(sparsities={pattern: sparsity}), where a sparsity is the '
+            "share of masked weights, got {'a': 0.2}",
+        ),
+        (dict(method=dict(sparsities=0.2)), "got {'sparsities': 0.2}"),
+        (
+            dict(method=dict(sparsities={'a': 1.5})),
+            "allocation.sparsities['a'] must be a number in [0, 1), got 1.5",
+        ),
         (dict(method='snip'), 'needs scores'),
         (dict(method='snip', scores={'a': torch.ones(10, 10)}), "scores of 'b'"),
         (

@@ -13,6 +13,7 @@ ratios.md and ratios.json (the high-contribution area ratios of the paper's tabl
 import argparse
 import hashlib
 import json
+import re
 import resource
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +47,8 @@ from mmslak.checkpoints import find_checkpoint
 from mmslak.cli.config import load_config
 from mmslak.console import guarded, progress_bar
 
+#: Characters of a title that are as wide as a heat map.
+TITLE_WIDTH = 26
 SCALES = {'log': rescaled_log, 'raw': lambda scores: scores}
 
 
@@ -99,6 +102,17 @@ def names_of(models: list[tuple[Path, Path | None]], names: list[str] | None) ->
     return names
 
 
+def in_lines(name: str) -> str:
+    """Break a name into lines that are as wide as a heat map, after hyphens and underscores."""
+    lines = ['']
+    # A part without them may be too long for a line.
+    for part in re.findall(rf'[^_-]{{1,{TITLE_WIDTH - 1}}}[_-]?|[_-]', name):
+        if len(lines[-1] + part) > TITLE_WIDTH:
+            lines.append('')
+        lines[-1] += part
+    return '\n'.join(lines)
+
+
 def draw(
     fields: dict[str, np.ndarray],
     path: Path,
@@ -113,18 +127,27 @@ def draw(
         centres (dict): Pixel (x, y) to mark in each heat map, or None.
         gamma (float): Colours show this power of the values.
     """
+    titles = [in_lines(name) for name in fields]
+    # Inches for the lines of the titles after the first.
+    more = 0.2 * max(title.count('\n') for title in titles)
     figure, panels = plt.subplots(
         1,
         len(fields),
-        figsize=(3.2 * len(fields) + 0.9, 3.3),
+        figsize=(3.2 * len(fields) + 0.9, 3.3 + more),
         squeeze=False,
         layout='constrained',
     )
-    for panel, (name, scores) in zip(panels[0], fields.items(), strict=True):
+    for panel, title, (name, scores) in zip(panels[0], titles, fields.items(), strict=True):
         shown = panel.imshow(rescaled_log(scores), cmap='viridis', norm=PowerNorm(gamma, 0, 1))
-        panel.set_title(name, fontsize=11)
-        panel.set_xticks([0, scores.shape[1] - 1], ['0', str(scores.shape[1])])
-        panel.set_yticks([0, scores.shape[0] - 1], ['0', str(scores.shape[0])])
+        panel.set_title(title, fontsize=11)
+        height, width = scores.shape
+        panel.set_xticks([0, width - 1], ['0', str(width)])
+        panel.set_yticks([0, height - 1], ['0', str(height)])
+        # Labels inside the corners do not touch each other, the title or the next heat map.
+        for label, side in zip(panel.get_xticklabels(), ('left', 'right'), strict=True):
+            label.set_horizontalalignment(side)
+        for label, side in zip(panel.get_yticklabels(), ('top', 'bottom'), strict=True):
+            label.set_verticalalignment(side)
         if centres[name] is not None:
             panel.plot(*centres[name], '+', color='red', markersize=6)
     label = 'log10(1 + score) / maximum'

@@ -8,6 +8,8 @@ max_epochs = 300
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05),
+    # Two parameter groups instead of one for each parameter.
+    constructor='mmslak.GroupedOptimWrapperConstructor',
     # No weight decay on norms, biases, layer scale and position biases.
     paramwise_cfg=dict(
         norm_decay_mult=0.0,

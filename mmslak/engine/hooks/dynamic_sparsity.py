@@ -44,8 +44,9 @@ class DynamicSparsityHook(Hook):
 
     Args:
         sparsity (float): Share of the target weights to mask, in [0, 1).
-        allocation (str or dict): ``uniform``, ``erk``, ``snip`` or sparsities by pattern, see
-            :func:`mmslak.sparsity.allocate`. ``snip`` uses scores of one batch of training data.
+        allocation (str or dict): ``uniform``, ``erk``, ``snip`` (scores of one batch of training
+            data), or ``dict(sparsities={pattern: sparsity})``, see
+            :func:`mmslak.sparsity.allocate`.
         update (dict, optional): Settings of :class:`mmslak.sparsity.UpdateRule`: ``every``
             (optimiser steps), ``rate``, ``rate_min``, ``schedule``, ``grow``, ``moments`` and
             ``stop_at``.

@@ -15,6 +15,7 @@ from torch import nn
 from ...console import table_text
 from ...registry import HOOKS
 from .dynamic_sparsity import DynamicSparsityHook
+from .plain_checkpoint import to_plain
 from .precise_bn import recompute_statistics
 
 #: File with the scores, in the work directory.
@@ -28,9 +29,9 @@ class FinishTrainingHook(Hook):
     The averaged model (``EMAHook`` with ``update_buffers=True``) has averages of batch norm
     statistics, which do not fit its weights. One pass over the training data recomputes them;
     without it the paper reports poor results (section 5.1). Then the raw and the averaged model
-    are evaluated. Each is written to the work directory with its masks and without the optimiser,
-    as ``raw.pth`` and ``averaged.pth``, for ``init_cfg=dict(type='Pretrained', checkpoint=FILE)``
-    downstream.
+    are evaluated. Each is written to the work directory with its masks and class names, without
+    the optimiser, as ``raw.pth`` and ``averaged.pth``, for
+    ``init_cfg=dict(type='Pretrained', checkpoint=FILE)`` downstream.
 
     Args:
         batches (int, optional): Number of batches of each process for the statistics. Default: one
@@ -67,7 +68,9 @@ class FinishTrainingHook(Hook):
         for name, average in variants.items():
             with _swapped(average):
                 if average is not None:
-                    used = recompute_statistics(model, runner.train_dataloader, self.batches)
+                    # Some samplers, such as InfiniteSampler, do not end after one pass.
+                    batches = self.batches or len(runner.train_dataloader)
+                    used = recompute_statistics(model, runner.train_dataloader, batches)
                     if used:
                         runner.logger.info(
                             f'Batch norm statistics of the averaged model: {used} batches of each '
@@ -98,8 +101,12 @@ class FinishTrainingHook(Hook):
     def _export(runner, model: nn.Module, name: str) -> str:
         path = Path(runner.work_dir) / f'{name}.pth'
         note = dict(weights=name, epoch=runner.epoch, config=Path(runner.cfg.filename or '').name)
+        meta = dict(training=note)
+        if metainfo := getattr(runner.train_dataloader.dataset, 'metainfo', None):
+            # The inferencers of the toolboxes read the class names from here.
+            meta['dataset_meta'] = to_plain(metainfo, 'meta.dataset_meta')
         checkpoint = dict(
-            meta=dict(training=note),
+            meta=meta,
             state_dict={key: value.detach().cpu() for key, value in model.state_dict().items()},
         )
         for hook in runner.hooks:

@@ -1,7 +1,11 @@
 """The hook in MMEngine's loops: exact counts, exact resuming, averaged models, fine-tuning."""
 
+import re
+
 import pytest
 import torch
+from helpers import ROOT
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
@@ -467,6 +471,23 @@ def test_resuming_with_other_settings_names_the_difference(tmp_path):
         train(tmp_path, iters=6, resume=True, targets='large_kernels')
 
 
+def test_sparsities_by_pattern_are_shares_of_masked_weights(tmp_path):
+    """The example of docs/sparsity.md, as MMEngine reads it from a config, and resumed."""
+    line = next(
+        line for line in (ROOT / 'docs/sparsity.md').read_text().splitlines()
+        if '| set the sparsity of layers by name |' in line
+    )  # fmt: skip
+    (example,) = re.findall('`(allocation=.*)`', line)
+    settings = Config.fromstring(f'settings = dict({example})', '.py').settings
+    train(tmp_path, iters=1, sparsity=0.4, **settings)
+    saved = torch.load(tmp_path / 'iter_1.pth', weights_only=True)
+    for name, mask in unpack_masks(saved[SPARSITY_STATE]).items():
+        stage = name.removeprefix('backbone.stages.')[0]
+        masked = {'0': 0.2, '3': 0.5}.get(stage, 0.4)
+        assert (~mask).sum().item() == mask.numel() - round((1 - masked) * mask.numel()), name
+    train(tmp_path, iters=2, resume=True, sparsity=0.4, **settings)
+
+
 @pytest.mark.parametrize(
     ('settings', 'words'),
     [
@@ -474,6 +495,7 @@ def test_resuming_with_other_settings_names_the_difference(tmp_path):
         (dict(init='zeros'), ['init', 'zeros', 'from_weights']),
         (dict(sparsity=1.2), ['sparsity', '1.2']),
         (dict(allocation='er'), ['allocation', "'er'", 'snip']),
+        (dict(allocation={'backbone.*': 0.2}), ['allocation', 'sparsities', 'backbone.*']),
         (dict(update=dict(grow='best')), ['update.grow', 'best', 'gradient']),
         (dict(update=dict(evry=3)), ['evry']),
         (dict(update=dict(moments='mean')), ['update.moments', 'mean', 'layer']),
