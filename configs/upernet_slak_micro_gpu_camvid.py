@@ -36,8 +36,7 @@ model = dict(
 optim_wrapper = dict(
     dtype='bfloat16',
     # Two groups of parameters instead of one for each: the step takes less time on a GPU.
-    constructor='mmslak.LearningRateDecayOptimWrapperConstructor',
-    paramwise_cfg=dict(_delete_=True, decay_rate=1.0),
+    constructor='mmslak.GroupedOptimWrapperConstructor',
 )
 param_scheduler = [
     _base_.param_scheduler[0],
