@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
+from mmslak import __main__ as main
 from mmslak import __version__
-from mmslak.cli import main
 
 
 @pytest.fixture
