@@ -37,7 +37,8 @@ NETWORKS = {
     'upernet_slak_nano_camvid': 'UperNet + SLaK-nano, first part (ours)',
     'nano_original_size': 'UperNet + SLaK-nano, second part at 480 x 360 (ours)',
     'upernet_slak_nano_finetune_camvid': 'UperNet + SLaK-nano, second part (ours)',
-    'upernet_slak_nano_colour_camvid': 'UperNet + SLaK-nano (ours)',
+    'upernet_slak_nano_colour_camvid': 'UperNet + SLaK-nano, third part (ours)',
+    'upernet_slak_nano_final_camvid': 'UperNet + SLaK-nano (ours)',
     'upernet_slak_micro_camvid': 'UperNet + SLaK-micro (ours)',
 }
 SOURCES = {
