@@ -261,7 +261,9 @@ def test_random_masks_and_growth_depend_only_on_the_seed():
 
 def test_dense_layers_are_listed():
     model = network()
-    sparsity = DynamicSparsity(select_targets(model), 0.3, {'0.*': 0}, mode='fixed')
+    sparsity = DynamicSparsity(
+        select_targets(model), 0.3, dict(sparsities={'0.*': 0}), mode='fixed'
+    )
     assert sparsity.masks.dense == ['0.weight']
     assert sparsity.summary()[0]['density'] == 1
 

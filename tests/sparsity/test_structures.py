@@ -261,7 +261,7 @@ def test_too_many_dense_layers_are_an_error():
 
 def test_sparsities_by_pattern_match_any_tensor_of_a_unit():
     model = network()
-    _, _, dynamics = start('neuron', model, 0.5, {'*pwconv2*': 0.25, '0.*': 0})
+    _, _, dynamics = start('neuron', model, 0.5, dict(sparsities={'*pwconv2*': 0.25, '0.*': 0}))
     assert dynamics.masks.density('4.pwconv1.weight') == 0.75
     assert dynamics.masks.dense == ['0.weight']
 

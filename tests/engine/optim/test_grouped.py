@@ -60,8 +60,9 @@ def test_settings_are_mmengines(toolbox, path, options, groups, logged):
     ours, count = settings_by_name(model, cfg.optim_wrapper)
     assert count == groups
     assert not [line for line in logged if line.startswith('paramwise_options')]
-    (table,) = logged
-    assert table.startswith('Parameter groups') and len(table.splitlines()) < 12
+    # Other tests may have left loggers that print more.
+    (table,) = [line for line in logged if line.startswith('Parameter groups')]
+    assert len(table.splitlines()) < 12
     theirs, count = settings_by_name(
         model, dict(cfg.optim_wrapper, constructor='DefaultOptimWrapperConstructor')
     )
