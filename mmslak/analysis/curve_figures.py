@@ -92,14 +92,18 @@ def last_values(runs: dict[str, Scalars], loss_name: str, score: str | None) -> 
     return table
 
 
+def sparsity_of(run: Scalars) -> dict[str, Series]:
+    """Return what DynamicSparsityHook logged; empty for a dense training."""
+    return {k: v for k, v in run.hooks.items() if k.startswith(('sparsity/', 'density/'))}
+
+
 def read_sparsity(work_dir: Path) -> dict[str, Series]:
     """Read what DynamicSparsityHook logged in the runs of a work directory.
 
     Raises:
         FileNotFoundError: If no run has logged its sparsity.
     """
-    hooks = read_scalars(work_dir).hooks
-    series = {k: v for k, v in hooks.items() if k.startswith(('sparsity/', 'density/'))}
+    series = sparsity_of(read_scalars(work_dir))
     if not series:
         raise FileNotFoundError(
             f'{work_dir} contains no run with DynamicSparsityHook (no sparsity in '

@@ -13,7 +13,7 @@ from ..analysis.drawing import draw_class, draw_detection, overlay, palette_of
 from ..analysis.sheet import picture_sheet
 from ..console import guarded
 from ..validation.layouts import check_datasets
-from .config import load_config
+from .config import innermost_dataset, load_config
 from .config_check import check_config
 
 SPLITS = ('train', 'val', 'test')
@@ -60,11 +60,9 @@ def build_dataset(cfg: Config, split: str):
     Raises:
         ValueError: If the config has no dataset for the split, or it has no class names.
     """
-    settings = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+    settings = innermost_dataset(cfg, split)
     if not settings:
         raise ValueError(f'the config has no {split}_dataloader.dataset')
-    while isinstance(settings.get('dataset'), dict):
-        settings = settings['dataset']
     if cfg.get('default_scope'):
         init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(settings)

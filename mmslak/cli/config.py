@@ -71,6 +71,22 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     return cfg
 
 
+def innermost_dataset(cfg: Config, split: str) -> dict:
+    """Return the settings of the dataset of a split, without wrappers that repeat or mix images.
+
+    Args:
+        cfg (Config): A config of any toolbox.
+        split (str): ``train``, ``val`` or ``test``.
+
+    Returns:
+        dict: The settings; empty if the config has none.
+    """
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
+    while isinstance(dataset.get('dataset'), dict):
+        dataset = dataset['dataset']
+    return dataset
+
+
 def is_config(name: str) -> bool:
     """Return whether a text names a config, by its suffix, a name before ``::``, or its name."""
     return (

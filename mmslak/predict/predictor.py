@@ -15,7 +15,7 @@ from torch import nn
 
 from ..analysis.drawing import draw_classification, draw_detection, draw_segmentation
 from ..checkpoints import dataset_meta, load_weights, read_checkpoint
-from ..cli.config import load_config
+from ..cli.config import innermost_dataset, is_config, load_config
 from ..models import SLaK, build_model
 from ..pretrained import load_model
 from ..validation.images import BadImageError, image_fault, set_pixel_limit
@@ -256,7 +256,7 @@ def _load_trained(config, checkpoint, options) -> tuple[nn.Module, Config, dict]
 
 
 def _load_exported(config, options) -> tuple[nn.Module, Config, dict]:
-    if isinstance(config, Config) or str(config).endswith(('.py', '.yaml', '.yml', '.json')):
+    if isinstance(config, Config) or (config is not None and is_config(str(config))):
         raise ValueError('a config needs a checkpoint: give CONFIG and CHECKPOINT')
     model = load_model(DEFAULT_MODEL if config is None else config)
     if options:
@@ -266,7 +266,7 @@ def _load_exported(config, options) -> tuple[nn.Module, Config, dict]:
 
 def _classes_of_dataset(cfg: Config) -> dict:
     """Return the class names of the dataset's own type, such as those of COCO or ADE20K."""
-    dataset = _innermost(cfg)
+    dataset = innermost_dataset(cfg, 'test')
     kind = dataset.get('type')
     if isinstance(kind, str):
         with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
@@ -280,16 +280,9 @@ def _classes_of_dataset(cfg: Config) -> dict:
     return {key: meta[key] for key in ('classes', 'palette') if key in meta}
 
 
-def _innermost(cfg: Config) -> dict:
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    while isinstance(dataset, dict) and isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
-    return dataset
-
-
 def _transforms(cfg: Config) -> list[dict]:
     """Return the transforms of the test pipeline that do not read annotations."""
-    pipeline = _innermost(cfg).get('pipeline') or cfg.get('test_pipeline')
+    pipeline = innermost_dataset(cfg, 'test').get('pipeline') or cfg.get('test_pipeline')
     if not pipeline:
         raise ValueError('the config must have test_dataloader.dataset.pipeline or test_pipeline')
     pipeline = [dict(step) for step in pipeline if 'Annotations' not in str(step['type'])]

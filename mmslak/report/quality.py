@@ -13,6 +13,8 @@ from ..predict.predictor import instances_of
 
 #: Least intersection over union of a box that is found, and least score of a box.
 MIN_OVERLAP, MIN_SCORE = 0.5, 0.3
+#: Number of the best and of the worst images that are kept.
+SHOWN = 4
 
 
 @dataclass
@@ -24,13 +26,27 @@ class Quality:
             that were missed, and boxes without an object.
         confusion (np.ndarray): Number of pixels, images or objects by true and predicted class.
         measure (str): What the score of an image is.
-        images (list[tuple]): Score, file name, and pictures of image, truth and prediction.
+        count (int): Number of images.
+        images (list[tuple]): Score, file name, and pictures of image, truth and prediction, of the
+            worst and of the best images, from the lowest score.
     """
 
     classes: list[str]
     confusion: np.ndarray
     measure: str
+    count: int = 0
     images: list[tuple[float, str, list[Image.Image]]] = field(default_factory=list)
+
+    def add(self, confusion: np.ndarray, score: float, name: str, pictures: list) -> None:
+        """Count an image, and keep it if it is one of the best or worst."""
+        self.confusion += confusion
+        self.count += 1
+        # An image without labels has no score.
+        if np.isfinite(score):
+            self.images.append((score, name, pictures))
+            self.images.sort(key=lambda item: item[0])
+            if len(self.images) > 2 * SHOWN:
+                del self.images[SHOWN]
 
     def per_class(self) -> list[tuple[str, dict[str, float]]]:
         """Return recall, precision and IoU of each class that occurs, in percent."""
@@ -72,10 +88,8 @@ def measure(
         image = np.ascontiguousarray(truth['img'][..., ::-1])
         sample = predictor(truth['img'])
         confusion, score, pictures = compare[predictor.task](image, truth, sample, meta)
-        quality.confusion += confusion
-        if np.isfinite(score):
-            name = str(truth['img_path']).rpartition('/')[2]
-            quality.images.append((score, name, [Image.fromarray(image), *pictures]))
+        name = str(truth['img_path']).rpartition('/')[2]
+        quality.add(confusion, score, name, [Image.fromarray(image), *pictures])
         on_image()
     return quality
 

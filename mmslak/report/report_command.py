@@ -6,18 +6,15 @@ from pathlib import Path
 
 import matplotlib
 
-from ..analysis.curve_figures import draw_runs, draw_sparsity
+from ..analysis.curve_figures import draw_runs, draw_sparsity, sparsity_of
 from ..analysis.curves import score_name
 from ..cli.config import load_config, prepare
 from ..console import guarded, progress_bar
 from ..engine.packaged_configs import packaged_config
 from ..predict import Predictor
 from . import page
-from .quality import Quality, measure
+from .quality import SHOWN, Quality, measure
 from .training import Run, differences, read_run
-
-#: Number of the best and of the worst images that are shown.
-_SHOWN = 4
 
 
 @guarded
@@ -87,12 +84,7 @@ def sections(runs: list[Run], quality: dict[str, Quality]) -> list[tuple[str, st
         figure = draw_runs(scalars, 'loss', score, None)
         found.append(('Curves', page.figure(figure, 'loss and score over the iterations')))
     for run in runs:
-        series = {
-            key: value
-            for key, value in run.scalars.hooks.items()
-            if key.startswith(('sparsity/', 'density/'))
-        }
-        if series:
+        if series := sparsity_of(run.scalars):
             figure = draw_sparsity(series)
             found.append((_heading('Sparsity', run, runs), page.figure(figure, 'sparsity')))
     for run in runs:
@@ -150,13 +142,12 @@ def _quality(quality: Quality, run: Run, runs: list[Run]) -> list[tuple[str, str
         for name, values in quality.per_class()
     ]
     names = [*quality.classes, 'nothing'][: len(quality.confusion)]
-    ordered = sorted(quality.images, key=lambda item: item[0])
-    worst, best = ordered[:_SHOWN], ordered[::-1][:_SHOWN]
+    worst, best = quality.images[:SHOWN], quality.images[::-1][:SHOWN]
     remark = page.note(f'Image, truth and prediction. The score is the {quality.measure}.')
     return [
         (
             _heading('Classes', run, runs),
-            page.note(f'In percent, on {len(quality.images)} validation images.')
+            page.note(f'In percent, on {quality.count} validation images.')
             + page.table(['class', 'recall', 'precision', 'IoU'], rows),
         ),
         (

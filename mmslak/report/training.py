@@ -8,7 +8,13 @@ from pathlib import Path
 from mmengine.config import Config
 
 from ..analysis.curves import Scalars, read_scalars
-from ..checkpoints import SPARSITY_STATE, read_checkpoint, weights_of
+from ..checkpoints import (
+    SPARSITY_STATE,
+    has_checkpoint,
+    latest_checkpoint,
+    read_checkpoint,
+    weights_of,
+)
 from ..sparsity import unpack_masks
 
 #: Parts of a config that are compared. The others are variables of the file, or paths.
@@ -16,6 +22,8 @@ _COMPARED = (
     *('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'default_hooks', 'custom_hooks'),
     *('train_dataloader', 'val_dataloader', 'randomness', 'load_from'),
 )
+#: Buffers of batch norms.
+_STATISTICS = ('.running_mean', '.running_var')
 
 
 @dataclass
@@ -52,7 +60,12 @@ class Run:
         stored = read_checkpoint(self.checkpoint)
         state = weights_of(stored)
         masks = unpack_masks(stored[SPARSITY_STATE]) if stored.get(SPARSITY_STATE) else {}
-        count = sum(value.numel() for value in state.values() if value.is_floating_point())
+        # Statistics of batch norms are no weights.
+        count = sum(
+            value.numel()
+            for name, value in state.items()
+            if value.is_floating_point() and not name.endswith(_STATISTICS)
+        )
         masked = sum(int((~mask).sum()) for mask in masks.values())
         return dict(stored=count, active=count - masked)
 
@@ -70,12 +83,9 @@ def read_run(path: Path, name: str | None = None) -> Run:
     scalars = read_scalars(path)
     configs = sorted(path.glob('*/vis_data/config.py'))
     best = sorted(path.glob('best_*.pth'), key=lambda file: file.stat().st_mtime)
-    last = path / 'last_checkpoint'
     checkpoint = best[-1] if best else None
-    if checkpoint is None and last.is_file():
-        named = Path(last.read_text().strip())
-        # The directory may have been moved.
-        checkpoint = next((f for f in (named, path / named.name) if f.is_file()), None)
+    if checkpoint is None and has_checkpoint(path):
+        checkpoint = Path(latest_checkpoint(path)[0])
     return Run(
         path,
         name or path.resolve().name,

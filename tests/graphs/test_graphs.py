@@ -198,7 +198,10 @@ def export(task, tmp_path, name, *arguments, options=()):
         ('detection', []),
     ],
 )
-def test_command_line_with_any_size(task, options, file_format, tmp_path):
+def test_command_line_with_any_size(task, options, file_format, tmp_path, request):
+    if file_format == 'torch-export' and task != 'classification':
+        # Resizing of feature maps restricts the sizes of the image (docs/deploy.md).
+        request.applymarker(pytest.mark.xfail(strict=True, reason='Constraints violated'))
     name = f'm{FORMATS[file_format]}'
     shape = ['--shape', '96', '128'] if task == 'detection' else []
     printed = export(task, tmp_path, name, '--dynamic', *shape, options=options)

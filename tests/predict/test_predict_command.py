@@ -61,6 +61,15 @@ def test_writes_label_maps_and_pictures_of_a_directory_and_a_video(tmp_path):
     assert 'Traceback' not in refused
 
 
+def test_the_limit_of_pixels_can_be_raised(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', Image.MAX_IMAGE_PIXELS)
+    image = picture(tmp_path / 'large.png', (96, 64))
+    command = ['tools/predict.py', image, '--out', tmp_path / 'out']
+    text = run_tool(*command, options=['max_image_pixels=6000'], expect=2)
+    assert '6144 pixels are more than the limit of 6000' in text
+    assert '1 image in' in run_tool(*command, options=['max_image_pixels=6144'])
+
+
 def test_sources_of_files_directories_and_patterns(tmp_path):
     for name in ('x/1.png', 'x/2.JPG', 'y/1.png', 'y/deep/3.png'):
         picture(tmp_path / name)

@@ -16,11 +16,13 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 from PIL import Image
 
+from mmslak.checkpoints import SPARSITY_STATE
 from mmslak.cli.run import run
 from mmslak.report import page
 from mmslak.report import report_command as command
 from mmslak.report.quality import Quality, _detection, counted, matched
 from mmslak.report.training import differences, flat, read_run
+from mmslak.sparsity import DynamicSparsity, select_targets
 
 
 def write_run(folder, losses=(2.0, 1.0), scores=(30.0, 50.0), **config):
@@ -124,10 +126,44 @@ def test_bad_input(arguments, message, monkeypatch, capsys, tmp_path):
 def test_a_run_that_was_moved_or_has_no_best_checkpoint(tmp_path):
     folder = write_run(tmp_path / 'run')
     (folder / 'best_mIoU_iter_20.pth').rename(folder / 'iter_20.pth')
-    assert read_run(folder).checkpoint is None
+    assert read_run(folder).checkpoint == folder / 'iter_20.pth'
     (folder / 'last_checkpoint').write_text('/somewhere/else/iter_20.pth')
     assert read_run(folder).checkpoint == folder / 'iter_20.pth'
     assert read_run(folder).seconds == pytest.approx(20 * 0.5)
+    (folder / 'iter_20.pth').unlink()
+    (folder / 'last_checkpoint').unlink()
+    assert read_run(folder).checkpoint is None
+
+
+def test_weights_of_a_sparse_checkpoint(tmp_path):
+    layer = torch.nn.Sequential(torch.nn.Conv2d(2, 5, 3), torch.nn.BatchNorm2d(5))
+    mask = torch.rand(5, 2, 3, 3) < 0.5
+    sparsity = DynamicSparsity(select_targets(layer), init={'0.weight': mask}, mode='fixed')
+    folder = write_run(tmp_path / 'run')
+    stored = {'state_dict': layer.state_dict(), SPARSITY_STATE: sparsity.state_dict()}
+    torch.save(stored, folder / 'best_mIoU_iter_20.pth')
+    # 90 weights and 5 biases of the convolution, and 10 parameters of the norm.
+    active = 15 + int(mask.sum())
+    assert read_run(folder).weights() == dict(stored=105, active=active)
+
+
+def test_a_checkpoint_with_other_objects_is_refused(tmp_path, monkeypatch, capsys):
+    folder = write_run(tmp_path / 'run')
+    torch.save(dict(state_dict=dict(x=Parser)), folder / 'best_mIoU_iter_20.pth')
+    with pytest.raises(SystemExit):
+        report(monkeypatch, folder)
+    assert 'contains objects of type' in capsys.readouterr().err
+    assert not (folder / 'report.html').exists()
+
+
+def test_only_the_best_and_worst_images_are_kept():
+    scores = np.random.default_rng(0).permutation(50) / 50
+    quality = Quality(['a'], np.zeros((1, 1), np.int64), '')
+    for score in [*scores, float('nan')]:
+        quality.add(np.ones((1, 1), np.int64), score, str(score), [])
+    assert quality.count == 51 and quality.confusion.item() == 51
+    kept = sorted(scores)
+    assert [item[0] for item in quality.images] == [*kept[:4], *kept[-4:]]
 
 
 def test_flat_settings():
