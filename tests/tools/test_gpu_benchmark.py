@@ -12,7 +12,7 @@ pytest.importorskip('triton')
 
 PAGE = ''.join(
     f'<!-- gpu {name} -->\n<!-- end of gpu {name} -->\n'
-    for name in ('correctness', 'operator', 'networks', 'blocks', 'sparse')
+    for name in ('correctness', 'operator', 'conversions', 'networks', 'blocks', 'sparse')
 )
 
 
@@ -47,6 +47,12 @@ def test_all_sections_run_in_the_interpreter(tmp_path, load_tool, monkeypatch):
         [name, '2', '2'] for name in ('fp32', 'tf32', 'fp16', 'bf16')
     ]
     assert len(rows_of(text, 'operator')) == 6
+    # The interpreter truncates to bfloat16, so that only the other conversions are exact.
+    exact = [row for row in rows_of(text, 'conversions') if row[1] == 'bfloat16']
+    assert [row[2:4] for row in exact] == [
+        ['float32, channels last', 'yes'], ['bfloat16, planar', 'yes'],
+        ['bfloat16, channels last', 'yes'],
+    ]  # fmt: skip
     assert 'SLaK-nano, not aligned' in [row[3] for row in rows_of(text, 'networks')]
 
 

@@ -10,6 +10,7 @@ tables of docs/performance.md. Sections:
   correctness  the Triton kernels and their gradients against float64, on a grid of shapes
   blocks       block sizes of the Triton kernels, by time
   operator     the operator next to cuDNN in both memory formats
+  conversions  between planar and channels last, next to PyTorch's copy
   networks     SLaK next to ConvNeXt with as many multiply-adds
   sparse       2:4 sparse linear layers next to dense ones
 
@@ -325,6 +326,44 @@ def operator_way(name, layout, shape, kernel, precision, direction, device) -> C
     return prepare
 
 
+def conversions(args: argparse.Namespace) -> list[dict]:
+    """Time conversions of the memory format and dtype, by Triton and by PyTorch."""
+    from mmslak.ops import triton_kernels
+
+    stages, batch = ([(2, 7, 9)], 1) if args.tiny else (STAGES, 2 * args.batch)
+    wide, half = torch.float32, torch.bfloat16
+    cases = [
+        (stage, source, target, into)
+        for stage in stages
+        for source, target, into in (
+            (wide, half, 'planar'), (half, wide, 'channels_last'),
+            (half, half, 'planar'), (half, half, 'channels_last'),
+        )
+    ]  # fmt: skip
+    rows = []
+    for (channels, side, _), source, target, into in cases:
+        x = torch.randn(batch, channels, side, side, device=args.device, dtype=source)
+        start = 'channels_last' if into == 'planar' else 'planar'
+        x, memory_format = x.contiguous(memory_format=LAYOUTS[start]), LAYOUTS[into]
+
+        def triton(x=x, target=target, memory_format=memory_format):
+            return triton_kernels.converted(x, target, memory_format)
+
+        def native(x=x, target=target, memory_format=memory_format):
+            return x.to(dtype=target, memory_format=memory_format)
+
+        ways = {name: lambda run=run: run for name, run in (('triton', triton), ('native', native))}
+        found = timed(ways, args, args.repeats)
+        rows.append(
+            dict(
+                shape=x.shape, source=str(source), target=str(target), into=into,
+                equal=torch.equal(triton(), native()),
+                **{name: cost['gpu_ms'] or cost['ms'] for name, cost in found.items()},
+            )
+        )  # fmt: skip
+    return rows
+
+
 def networks(args: argparse.Namespace) -> list[dict]:
     """Time training steps (forward and backward) and inference, in bf16 autocast."""
     if not _installed('torchvision'):
@@ -451,6 +490,7 @@ SECTIONS = dict(
     correctness=correctness,
     blocks=blocks,
     operator=operator,
+    conversions=conversions,
     networks=networks,
     sparse=sparse,
 )
@@ -469,7 +509,7 @@ def summarise(name: str, rows: list[dict]) -> None:
             timed = sorted((r for r in group if 'ms' in r), key=lambda r: r['ms'])
             best = ', '.join(f'{tuple(r["blocks"])} {r["ms"]:.3f}' for r in timed[:3])
             log(f'  {key}: {len(timed)} ran, best ms {best}')
-    elif name in ('ceilings', 'sparse'):
+    elif name in ('ceilings', 'conversions', 'sparse'):
         for row in rows:
             log(
                 '  '

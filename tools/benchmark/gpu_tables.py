@@ -130,9 +130,25 @@ def sparse_table(rows: list[dict]) -> Table:
     return table
 
 
+def conversions_table(rows: list[dict]) -> Table:
+    """Put the conversions by Triton and by PyTorch side by side."""
+    table = Table('feature map', 'from', 'to', 'equal')
+    for heading in ("PyTorch's copy, ms", 'Triton', 'times faster'):
+        table.add_column(heading, justify='right')
+    for row in rows:
+        source, target = (row[key].removeprefix('torch.') for key in ('source', 'target'))
+        table.add_row(
+            _times(row['shape']), source, f'{target}, {row["into"].replace("_", " ")}',
+            'yes' if row['equal'] else 'no', _number(row['native']), _number(row['triton']),
+            f'{row["native"] / row["triton"]:.1f}',
+        )  # fmt: skip
+    return table
+
+
 TABLES = dict(
     correctness=correctness_table,
     operator=operator_table,
+    conversions=conversions_table,
     networks=network_table,
     blocks=block_table,
     sparse=sparse_table,
