@@ -7,7 +7,7 @@ starts from the best checkpoint of the first part:
 
 _base_ = 'upernet_slak_nano_final_camvid.py'
 
-max_iters = 1600
+max_iters = 1000
 # The network of upernet_slak_micro_camvid.py.
 widths = [20, 41, 166, 249]
 model = dict(
@@ -18,4 +18,4 @@ param_scheduler = [
     _base_.param_scheduler[0],
     dict(_base_.param_scheduler[1], end=max_iters),
 ]
-train_cfg = dict(max_iters=max_iters, val_interval=400)
+train_cfg = dict(max_iters=max_iters, val_interval=500)
