@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 _STATUS = Path('/proc/self/status')
-#: Length of a turn on a GPU, in milliseconds, which short runs are repeated to fill.
-_TURN_MS = 5.0
+#: Length of a turn in milliseconds, which short runs are repeated to fill.
+_TURN_MS = 10.0
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Cost:
     """Latency and peak memory of one way.
 
     Attributes:
-        times (list[float]): Milliseconds of each run.
+        times (list[float]): Milliseconds of a run, one entry for each turn.
         peak_mb (float or None): Peak memory of a run in MB, including its inputs and results; None
             if the system does not report it.
     """
@@ -44,18 +44,19 @@ def measure_in_turns(
 ) -> dict[str, Cost]:
     """Time several ways in turns, so that other load on the machine affects all of them.
 
-    On a GPU, short runs are repeated within a turn and timed together by CUDA events, as they
-    follow each other in a network. On a CPU the clock is that of ``torch.utils.benchmark``. The
-    number of threads is the caller's (``torch.set_num_threads``); ``torch.utils.benchmark.Timer``
-    would set it to 1, and would run each way three times in a turn.
+    Short runs are repeated within a turn and timed together, because the first run of a turn finds
+    the caches filled by another way. On a GPU the clock is that of CUDA events, on a CPU that of
+    ``torch.utils.benchmark``. The number of threads is the caller's (``torch.set_num_threads``);
+    ``torch.utils.benchmark.Timer`` would set it to 1.
 
     Args:
         ways (dict[str, Callable]): By name, functions that make the inputs and return the function
             to time.
         device (str): ``cpu`` or ``cuda``.
-        repeats (int): Number of timed runs of each way. Two runs before these are not timed: the
-            first one compiles, the second one measures memory.
-        progress (Callable): Called after every run, ``repeats + 2`` times for each way.
+        repeats (int): Number of turns of each way. Three runs before these are not counted: the
+            first one compiles, the second one measures memory, the third one the length of a turn.
+        progress (Callable): Called after every turn and after the first two runs, ``repeats + 2``
+            times for each way.
         graphs (bool): Record each way as a CUDA graph, and time its replay. This leaves out the
             time that the CPU takes to launch kernels.
 
@@ -75,9 +76,7 @@ def measure_in_turns(
         if graphs:
             run = _recorded(run)
         costs[name], runs[name] = Cost(peak_mb=peak[0]), run
-        counts[name] = 1
-        if device == 'cuda':
-            counts[name] = min(100, math.ceil(_TURN_MS / clock(run, 1)))
+        counts[name] = min(100, math.ceil(_TURN_MS / clock(run, 1)))
     for _ in range(repeats):
         for name, run in runs.items():
             costs[name].times.append(clock(run, counts[name]))

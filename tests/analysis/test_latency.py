@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_runs_take_turns_and_the_median_counts():
-    order, pauses = [], iter([0.0] * 4 + [0.2, 0.0, 0.0, 0.0, 0.0, 0.0])
+    # Runs of more than 10 ms are not repeated.
+    order, pauses = [], iter([0.02] * 6 + [0.2, 0.02, 0.02, 0.02, 0.02, 0.02])
 
     def way(name):
         def run():
@@ -28,11 +29,24 @@ def test_runs_take_turns_and_the_median_counts():
     costs = measure_in_turns(
         {'a': way('a'), 'b': way('b')}, repeats=3, progress=lambda: ticks.append(1)
     )
-    assert ''.join(order) == 'aabb' + 'ababab'
+    assert ''.join(order) == 'aaabbb' + 'ababab'
     assert len(ticks) == 2 * 5
     # One slow run of three does not move the median.
     assert max(costs['a'].times) > 190
     assert costs['a'].ms < 100
+
+
+def test_short_runs_are_repeated_within_a_turn(monkeypatch):
+    calls, now = [], iter(range(1000))
+
+    def run():
+        calls.append(next(now))
+
+    # Each run takes 2.1 ms, so that five fill a turn of 10 ms.
+    monkeypatch.setattr('torch.utils.benchmark.timer', lambda: 0.0021 * len(calls))
+    costs = measure_in_turns({'a': lambda: run}, repeats=4)
+    assert len(calls) == 3 + 4 * 5
+    assert costs['a'].times == pytest.approx([2.1] * 4)
 
 
 def test_peak_memory_is_that_of_the_run_alone():
