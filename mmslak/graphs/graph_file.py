@@ -19,8 +19,6 @@ METADATA = 'mmslak.json'
 #: Format -> packages that write it, and packages that run it.
 _WRITERS, _RUNNERS = {'onnx': ('onnx', 'onnxscript')}, {'onnx': ('onnxruntime',)}
 _AXES = {0: 'batch', 2: 'height', 3: 'width'}
-#: Smallest side in pixels if sizes are dynamic: torch.export treats feature maps of size 1 apart.
-MIN_SIZE = 64
 #: Largest file of protocol buffers, in bytes.
 _PROTOBUF_LIMIT = 2**31 - 1
 
@@ -43,20 +41,20 @@ def write_graph(
     file_format: str,
     names: list[str],
     meta: Mapping,
-    dynamic: bool = False,
+    min_size: int | None = None,
 ) -> None:
     """Write a network as standard operators. The file appears only when it is complete.
 
     Args:
         network (nn.Module): Computes a tuple of tensors from ``image``, in evaluation mode.
-        image (Tensor): Example of the input, of shape (N, C, H, W); N at least 2 if ``dynamic``.
+        image (Tensor): Example of the input, of shape (N, C, H, W); N at least 2 with ``min_size``.
         path (str or Path): File to write.
         file_format (str): One of :data:`FORMATS`.
         names (list[str]): Names of the outputs, for ONNX.
         meta (Mapping): Values that JSON can represent. ONNX stores each as JSON under its key,
             ``torch.export`` all of them in ``mmslak.json``.
-        dynamic (bool): Accept any N, H and W, H and W at least 64. Otherwise the shape is that of
-            ``image``.
+        min_size (int, optional): Accept any N, and any H and W of at least so many pixels. None
+            accepts the shape of ``image`` only.
 
     Raises:
         ValueError: If the network cannot be exported.
@@ -69,10 +67,10 @@ def write_graph(
     write = dict(zip(FORMATS, (_onnx_bytes, _program_bytes), strict=True))[file_format]
     try:
         with torch.no_grad():
-            content = write(network, image, names, meta, dynamic)
+            content = write(network, image, names, meta, min_size)
     # Tracing runs the code of the network on symbols, which may raise anything.
     except Exception as error:
-        raise ValueError(_explain(error, file_format, dynamic)) from error
+        raise ValueError(_explain(error, file_format, min_size is not None)) from error
     write_atomically(content, path)
 
 
@@ -83,20 +81,20 @@ def _explain(error: Exception, file_format: str, dynamic: bool) -> str:
     return f'this network cannot be exported as {file_format} ({reason.strip()}); {advice}'
 
 
-def _onnx_bytes(network, image, names, meta, dynamic) -> bytes:
+def _onnx_bytes(network, image, names, meta, min_size) -> bytes:
     program = torch.onnx.export(
         network, (image,), dynamo=True, verbose=False, input_names=['image'], output_names=names,
-        dynamic_shapes=(_AXES,) if dynamic else None,
+        dynamic_shapes=(_AXES,) if min_size else None,
     )  # fmt: skip
     for key, value in meta.items():
         program.model.metadata_props[key] = json.dumps(value)
     return program.model_proto.SerializeToString()
 
 
-def _program_bytes(network, image, names, meta, dynamic) -> bytes:
+def _program_bytes(network, image, names, meta, min_size) -> bytes:
     shapes = None
-    if dynamic:
-        sizes = dict.fromkeys((2, 3), MIN_SIZE)
+    if min_size:
+        sizes = dict.fromkeys((2, 3), min_size)
         shapes = ({i: torch.export.Dim(name, min=sizes.get(i, 1)) for i, name in _AXES.items()},)
     program = torch.export.export(network, (image,), dynamic_shapes=shapes, strict=False)
     operator = torch.ops.mmslak.depthwise_conv2d.default

@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..checkpoints import load_weights
 from ..models import SLaK, build_model
 
 #: Toolbox -> what its models are exported as.
 _TASKS = dict(mmpretrain='classification', mmseg='segmentation', mmdet='detection')
+#: Task -> smallest side of an image in pixels if sizes are dynamic. torch.export treats feature
+#: maps of size 1 apart, and the neck of a detector may halve the last feature map twice.
+MIN_SIZES = dict(classification=64, segmentation=64, detection=160)
 #: Names of the flag of a data preprocessor that swaps the channels of BGR images.
 _SWAPS = ('to_rgb', 'channel_conversion', '_channel_conversion')
 
@@ -64,7 +69,8 @@ class ImageNetwork(nn.Module):
         """
         x = (image - self.mean) / self.std
         if self.task == 'detection':
-            return tuple(self.model.extract_feat(x))
+            with _Subsampling():
+                return tuple(self.model.extract_feat(x))
         if self.task == 'segmentation':
             return (self.model.encode_decode(x, [dict(img_shape=x.shape[2:])]),)
         return (self.model(x, mode='tensor'),)
@@ -93,8 +99,22 @@ class ImageNetwork(nn.Module):
         return dict(window=list(test_cfg['crop_size']), window_stride=list(test_cfg['stride']))
 
 
+class _Subsampling(TorchFunctionMode):
+    """Replaces max pooling of single positions, as in an FPN, by a slice.
+
+    ``torch.export`` accepts the pooling for feature maps of an odd size only.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is F.max_pool2d and args[1] == 1 and set(kwargs) == {'stride'}:
+            step = kwargs['stride']
+            return args[0][..., ::step, ::step]
+        return function(*args, **kwargs)
+
+
 class _AveragePool(nn.Module):
-    """Adaptive average pooling by two matrix products, for feature maps of any size."""
+    """Adaptive average pooling by two weighted sums, for feature maps of any size."""
 
     def __init__(self, size: int | tuple[int, int]):
         super().__init__()
@@ -105,7 +125,9 @@ class _AveragePool(nn.Module):
         rows, columns = (
             _averages(length, bins, x) for length, bins in zip(x.shape[-2:], self.size, strict=True)
         )
-        return rows @ x @ columns.transpose(0, 1)
+        # Matrix products would reshape x, which torch.export allows for some sizes only.
+        x = (x.unsqueeze(-3) * rows.unsqueeze(-1)).sum(-2)
+        return (x.unsqueeze(-2) * columns).sum(-1)
 
 
 def _averages(length: int, bins: int | None, like: Tensor) -> Tensor:

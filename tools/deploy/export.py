@@ -31,7 +31,7 @@ from mmslak.cli.config import load_config
 from mmslak.console import guarded
 from mmslak.graphs import (
     FORMATS,
-    MIN_SIZE,
+    MIN_SIZES,
     ImageNetwork,
     build_network,
     load_graph,
@@ -80,8 +80,6 @@ def resolve_format(args: argparse.Namespace) -> str:
         raise ValueError(f'OUT {args.out} already exists; give another name or remove it')
     if chosen not in FORMATS and (args.dynamic or args.shape):
         raise ValueError('--dynamic and --shape are for onnx and torch-export, got safetensors')
-    if args.shape and min(args.shape) < MIN_SIZE:
-        raise ValueError(f'--shape must be at least {MIN_SIZE} {MIN_SIZE}, got {args.shape}')
     if missing := unavailable(chosen):
         raise ValueError(f'--format {chosen} needs other packages: pip install {missing}')
     return chosen
@@ -103,10 +101,16 @@ def example_images(
     """Return noise of the sizes at which the file is checked, the size of the export first."""
     window = network.window().get('window')
     height, width = shape or window or cfg.get('crop_size') or default_shape(cfg)
+    smallest = MIN_SIZES[network.task]
+    if dynamic and min(height, width) < smallest:
+        raise ValueError(
+            f'--shape must be at least {smallest} {smallest} with --dynamic for {network.task}, '
+            f'got {height} {width}'
+        )
     generator = torch.Generator().manual_seed(0)
     images = []
     for tall, broad in SCALES if dynamic else SCALES[:1]:
-        size = [max(MIN_SIZE, int(s * f)) for s, f in ((height, tall), (width, broad))]
+        size = [int(s * f) for s, f in ((height, tall), (width, broad))]
         batch = 2 if dynamic and not images else 1
         noise = torch.rand(batch, len(network.mean), *size, generator=generator)
         images.append(255 * noise)
@@ -145,7 +149,8 @@ def export_graph(args: argparse.Namespace, cfg: Config, notes: dict, checkpoint:
     names = ['logits']
     if network.task == 'detection':
         names = [f'feature{i}' for i in range(len(expected[0]))]
-    write_graph(network, images[0], args.out, args.format, names, {**meta, **notes}, args.dynamic)
+    min_size = MIN_SIZES[network.task] if args.dynamic else None
+    write_graph(network, images[0], args.out, args.format, names, {**meta, **notes}, min_size)
     print(f'wrote {args.out}: {Path(args.out).stat().st_size / 1e6:.2f} MB')
     if window := meta.get('window'):
         print(f'the network is for one window of {window[0]} x {window[1]} pixels')
@@ -198,7 +203,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--dynamic',
         action='store_true',
-        help=f'accept any batch size and images of any size of at least {MIN_SIZE} x {MIN_SIZE}',
+        help='accept any batch size and images of any size of at least '
+        + ', '.join(f'{size} x {size} ({task})' for task, size in MIN_SIZES.items()),
     )
     parser.add_argument(
         '--shape',
