@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 #: Share of the colour of a class in overlays.
 OPACITY = 0.55
+#: Smallest score of the boxes that are drawn.
+MIN_SCORE = 0.3
 #: Smaller pictures are enlarged to at least so many pixels on the shorter side, for the text.
 _SMALLEST = 320
 #: Height of the text as a share of the height of the picture, and its limits in pixels.
@@ -71,7 +73,10 @@ def draw_segmentation(image: np.ndarray, labels: np.ndarray, meta: Mapping) -> I
 
 
 def draw_detection(
-    image: np.ndarray, instances: Mapping[str, np.ndarray], meta: Mapping, min_score: float = 0.3
+    image: np.ndarray,
+    instances: Mapping[str, np.ndarray],
+    meta: Mapping,
+    min_score: float = MIN_SCORE,
 ) -> Image.Image:
     """Draw boxes, masks, names and scores of objects over an image.
 
@@ -112,6 +117,16 @@ def draw_detection(
         text = meta['classes'][label] + ('' if scores is None else f' {scores[i]:.2f}')
         _draw_tag(draw, (left, top), text, colours[label], font, picture.size)
     return picture
+
+
+def instances_of(sample) -> dict[str, np.ndarray]:
+    """Return boxes, labels, scores and masks of a ``DetDataSample`` as arrays."""
+    instances = sample.pred_instances
+    return {
+        key: np.asarray(instances[key].cpu() if hasattr(instances[key], 'cpu') else instances[key])
+        for key in ('bboxes', 'labels', 'scores', 'masks')
+        if key in instances
+    }
 
 
 def draw_class(image: np.ndarray, label: int, meta: Mapping) -> Image.Image:

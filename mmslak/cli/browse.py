@@ -93,7 +93,7 @@ def draw_samples(dataset, count: int, path: Path) -> None:
     for i in range(count):
         sample = loaded_sample(dataset, i * len(dataset) // count)
         image = np.ascontiguousarray(sample['img'][..., ::-1])
-        labelled, classes = _labelled(image, sample, dataset.metainfo)
+        labelled, classes = draw_labels(image, sample, dataset.metainfo)
         shown |= classes
         rows.append([Image.fromarray(image), labelled])
     classes, colours = dataset.metainfo['classes'], palette_of(dataset.metainfo)
@@ -101,8 +101,17 @@ def draw_samples(dataset, count: int, path: Path) -> None:
     picture_sheet(rows, ('image', 'labels'), path, cell=288, legend=legend)
 
 
-def _labelled(image: np.ndarray, sample: dict, meta: dict) -> tuple[Image.Image, set[int]]:
-    """Return a picture of the labels of an image, and the classes in it."""
+def draw_labels(image: np.ndarray, sample: dict, meta: dict) -> tuple[Image.Image, set[int]]:
+    """Draw the labels of an image over it.
+
+    Args:
+        image (np.ndarray): Shape (H, W, 3), RGB.
+        sample (dict): From :func:`loaded_sample`.
+        meta (dict): ``classes`` and, optionally, ``palette``.
+
+    Returns:
+        tuple[Image, set[int]]: The picture, and the classes in it.
+    """
     if 'gt_seg_map' in sample:
         labels = sample['gt_seg_map']
         return overlay(image, labels, meta), set(np.unique(labels).tolist())

@@ -37,6 +37,7 @@ from .config import (
 from .config_check import check_config
 from .data_config import OPTION, check_data, configs_as_data
 from .explain import explained
+from .pictures import PictureHook
 from .processes import shared_failure
 from .work_dir import claimed
 
@@ -129,7 +130,9 @@ def _add_test_options(parser: argparse.ArgumentParser) -> None:
         help='checkpoint of a training, name of a model in the package, or "none" for the '
         'untrained network',
     )
-    parser.add_argument('--show-dir', metavar='D', help='draw the predictions into directory D')
+    parser.add_argument(
+        '--show-dir', metavar='D', help='draw images, their labels and predictions into directory D'
+    )
     parser.add_argument(
         '--out',
         metavar='F',
@@ -198,6 +201,8 @@ def _run(task: str, args: argparse.Namespace, cfg: Config) -> dict:
                 _warn_untrained_backbone(cfg, log)
                 runner.train()
                 return _report_training(runner, log)
+            if args.show_dir:
+                runner.register_hook(PictureHook(cfg, args.show_dir))
             return _report_test(args, runner.test(), log, _is_detection(cfg))
         except Exception as error:
             explanation = explained(error, runner and runner.model)
@@ -253,8 +258,6 @@ def _set_up_test(cfg: Config, args: argparse.Namespace) -> list[str]:
     notes = check_datasets(cfg, ('test',))
     cfg.load_from = None if args.checkpoint == UNTRAINED else args.checkpoint
     cfg.resume = False
-    if args.show_dir:
-        _draw_into(cfg, args.show_dir)
     if args.out:
         _write_predictions(cfg, args.out)
     if args.tta:
@@ -304,24 +307,6 @@ def _earlier_training(work_dir: str) -> list[str]:
 
 def _is_detection(cfg: Config) -> bool:
     return cfg.get('default_scope') == 'mmdet'
-
-
-def _draw_into(cfg: Config, folder: str) -> None:
-    hook = cfg.default_hooks.get('visualization')
-    if hook is None:
-        raise ValueError(
-            '--show-dir needs default_hooks.visualization in the config, which has none'
-        )
-    folder = str(Path(folder).absolute())
-    if cfg.get('default_scope') == 'mmpretrain':
-        hook.update(enable=True, interval=1, out_dir=folder)
-    else:
-        hook.update(draw=True, interval=1)
-    if _is_detection(cfg):
-        # MMDetection names pictures after the images only if the hook has a directory.
-        hook.update(test_out_dir=folder)
-    # Write only pictures here, no event files and no copy of the config.
-    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend', img_save_dir=folder)]
 
 
 def _write_predictions(cfg: Config, out: str) -> None:

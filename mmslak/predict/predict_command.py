@@ -11,6 +11,7 @@ from mmengine.config import DictAction
 from PIL import Image
 from rich.progress import Progress
 
+from ..analysis.drawing import MIN_SCORE
 from ..checkpoints import SAFETENSORS, pretrained_names
 from ..cli.config import is_config
 from ..console import guarded, progress_bar
@@ -40,8 +41,8 @@ def parser() -> argparse.ArgumentParser:
         '--format', choices=FORMATS, default='coco', help='format of boxes (default: coco)'
     )
     found.add_argument(
-        '--score', type=float, default=0.3, metavar='S',
-        help='least score of the objects in pictures and in VOC files (default: 0.3)',
+        '--score', type=float, default=MIN_SCORE, metavar='S',
+        help='least score of the objects in pictures and in VOC files (default: %(default)s)',
     )  # fmt: skip
     found.add_argument(
         '--tile', type=int, metavar='N',

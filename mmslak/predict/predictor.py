@@ -13,7 +13,13 @@ from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image, ImageOps
 from torch import nn
 
-from ..analysis.drawing import draw_classification, draw_detection, draw_segmentation
+from ..analysis.drawing import (
+    MIN_SCORE,
+    draw_classification,
+    draw_detection,
+    draw_segmentation,
+    instances_of,
+)
 from ..checkpoints import dataset_meta, load_weights, read_checkpoint
 from ..cli.config import innermost_dataset, is_config, load_config
 from ..models import SLaK, build_model
@@ -138,7 +144,7 @@ class Predictor:
                 batch = []
         yield from self._run(batch)
 
-    def draw(self, image, sample, min_score: float = 0.3) -> Image.Image:
+    def draw(self, image, sample, min_score: float = MIN_SCORE) -> Image.Image:
         """Draw a prediction.
 
         Args:
@@ -157,7 +163,7 @@ class Predictor:
             return draw_classification(pixels, sample.pred_score.cpu().numpy(), self.meta)
         return draw_detection(pixels, instances_of(sample), self.meta, min_score)
 
-    def show(self, image, sample, min_score: float = 0.3) -> None:
+    def show(self, image, sample, min_score: float = MIN_SCORE) -> None:
         """Draw a prediction and show it in a window."""
         self.draw(image, sample, min_score).show()
 
@@ -226,16 +232,6 @@ def spans(size: int, tile: int, overlap: int) -> list[tuple[int, int, int]]:
     starts = [*range(0, last, tile - overlap), last]
     ends = [(start + tile + after) // 2 for start, after in itertools.pairwise(starts)]
     return list(zip(starts, [0, *ends], [*ends, size], strict=True))
-
-
-def instances_of(sample) -> dict[str, np.ndarray]:
-    """Return boxes, labels, scores and masks of a ``DetDataSample`` as arrays."""
-    instances = sample.pred_instances
-    return {
-        key: np.asarray(instances[key].cpu() if hasattr(instances[key], 'cpu') else instances[key])
-        for key in ('bboxes', 'labels', 'scores', 'masks')
-        if key in instances
-    }
 
 
 def _load_trained(config, checkpoint, options) -> tuple[nn.Module, Config, dict]:

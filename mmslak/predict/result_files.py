@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from .predictor import instances_of
+from ..analysis.drawing import instances_of
 
 #: Formats of detections.
 FORMATS = ('coco', 'voc')

@@ -6,13 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from ..analysis.drawing import draw_class, draw_detection, overlay
+from ..analysis.drawing import MIN_SCORE, draw_class, draw_detection, instances_of, overlay
 from ..cli.browse import build_dataset, loaded_sample
 from ..predict import Predictor
-from ..predict.predictor import instances_of
 
-#: Least intersection over union of a box that is found, and least score of a box.
-MIN_OVERLAP, MIN_SCORE = 0.5, 0.3
+#: Least intersection over union of a box that is found.
+MIN_OVERLAP = 0.5
 #: Number of the best and of the worst images that are kept.
 SHOWN = 4
 

@@ -231,11 +231,6 @@ ARGUMENTS = [
     ('test', 'seg', ['no.pth'], ['no.pth does not exist']),
     ('test', 'cls', ['none', '--tta'], ['--tta needs tta_model', 'define tta_model']),
     ('test', 'cls', ['none', '--out', 'x.txt'], ['--out must end with .json or .pkl']),
-    (
-        'test', 'cls',
-        ['none', '--show-dir', 'd', '--cfg-options', 'default_hooks.visualization=None'],
-        ['--show-dir needs default_hooks.visualization'],
-    ),
 ]  # fmt: skip
 
 

@@ -94,10 +94,10 @@ def test_small_checkpoints(trained, data, tmp_path):
         )  # fmt: skip
         tested = json.loads(out.read_text())
         assert tested['accuracy/top1'] == pytest.approx(scores[name]['accuracy/top1'])
-        images = {path.name for path in Path(data.removeprefix('data_root='), 'val').rglob('*.*')}
-        # MMPretrain adds the step of the training, which is 0 in a test.
-        pictures = {path.name for path in (tmp_path / name).iterdir()}
-        assert images and pictures == {f'{image}_0.png' for image in images}
+        images, pictures = Path(data.removeprefix('data_root='), 'val'), tmp_path / name
+        # The pictures are in directories named after the classes, as the images are.
+        wanted = {path.relative_to(images).with_suffix('.png') for path in images.rglob('*.*')}
+        assert wanted and {path.relative_to(pictures) for path in pictures.rglob('*.*')} == wanted
 
 
 def test_resume(trained, data):
