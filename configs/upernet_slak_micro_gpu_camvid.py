@@ -33,11 +33,7 @@ model = dict(
     data_preprocessor=dict(size=crop_size),
     decode_head=dict(loss_decode=dict(loss_weight=1 / (batch_size * crop_size[0] * crop_size[1]))),
 )
-optim_wrapper = dict(
-    dtype='bfloat16',
-    # Two groups of parameters instead of one for each: the step takes less time on a GPU.
-    constructor='mmslak.GroupedOptimWrapperConstructor',
-)
+optim_wrapper = dict(dtype='bfloat16')
 param_scheduler = [
     _base_.param_scheduler[0],
     dict(_base_.param_scheduler[1], end=max_iters),
