@@ -338,7 +338,7 @@ class SLaK(BaseModule):
         self.norm_eval = norm_eval
         self.gap_before_final_norm = gap_before_final_norm
         self.arguments = dict(
-            arch=arch,
+            arch=arch if isinstance(arch, str) else {k: tuple(v) for k, v in arch.items()},
             kernel_sizes=self.kernel_sizes,
             small_kernel=small_kernel,
             width_factor=width_factor,

@@ -1,6 +1,7 @@
 """Weights by name, downloaded from a server on this machine or copied from a mirror."""
 
 import argparse
+import concurrent.futures
 import hashlib
 import http.server
 import json
@@ -311,13 +312,14 @@ def fetch_in_process(environment, queue):
     queue.put((str(file), weights_cache.sha256(file)))
 
 
+@pytest.mark.slow
 def test_several_processes_download_once(cache, server):
     context = multiprocessing.get_context('forkserver')
     queue = context.Queue()
     names = ('XDG_CACHE_HOME', 'MMSLAK_MIRROR', 'no_proxy')
     environment = {name: os.environ[name] for name in names}
     processes = [
-        context.Process(target=fetch_in_process, args=(environment, queue)) for _ in range(3)
+        context.Process(target=fetch_in_process, args=(environment, queue)) for _ in range(2)
     ]
     for process in processes:
         process.start()
@@ -326,6 +328,13 @@ def test_several_processes_download_once(cache, server):
         process.join()
     record = json.loads((cache / f'{NAME}.json').read_text())
     assert found == {(str(cache / f'{NAME}.safetensors'), record['safetensors_sha256'])}
+    assert server.asked == [f'/{FILE}']
+
+
+def test_several_threads_download_once(cache, server):
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        found = set(pool.map(weights_cache.fetch, [NAME] * 3))
+    assert found == {cache / f'{NAME}.safetensors'}
     assert server.asked == [f'/{FILE}']
 
 
