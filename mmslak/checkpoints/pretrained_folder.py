@@ -137,7 +137,7 @@ def _download(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise ImportError(
-            f'from_pretrained: there is no directory {name}, and looking for it on the Hugging '
+            f'from_pretrained: there is no file or directory {name}, and looking for it on the Hugging '
             'Face hub needs huggingface_hub, which is not installed; install it with: '
             "pip install 'mmslak[weights]'"
         ) from None
@@ -147,7 +147,7 @@ def _download(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).strip().split('\n')[0].rstrip('.')
         raise DownloadError(
-            f'from_pretrained: there is no directory {name}, and it could not be downloaded from '
+            f'from_pretrained: there is no file or directory {name}, and it could not be downloaded from '
             f'the Hugging Face hub ({reason}); correct the name, or download the files '
             f'{WEIGHTS_FILE} and {CONFIG_FILE} by hand and give their directory'
         ) from None

@@ -207,7 +207,9 @@ def test_no_function_of_a_config_is_called(arguments, words, tmp_path):
 
 def test_hub_without_its_library(monkeypatch):
     monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-    with pytest.raises(ImportError, match=r"there is no directory a/b, .*mmslak\[weights\]'$"):
+    with pytest.raises(
+        ImportError, match=r"there is no file or directory a/b, .*mmslak\[weights\]'$"
+    ):
         SLaK.from_pretrained('a/b')
 
 
@@ -230,7 +232,7 @@ def test_name_on_the_hub(tmp_path, monkeypatch):
     with pytest.raises(DownloadError) as caught:
         SLaK.from_pretrained('someone/other')
     text = str(caught.value)
-    assert 'there is no directory someone/other, and it could not be downloaded' in text
+    assert 'there is no file or directory someone/other, and it could not be downloaded' in text
     assert text.endswith('config.json by hand and give their directory') and '\n' not in text
 
 

@@ -11,7 +11,6 @@ import sys
 import threading
 from pathlib import Path
 
-import gdown
 import pytest
 import torch
 from authors_files import nano, sparse_nano
@@ -33,6 +32,8 @@ from mmslak.checkpoints import (
 from mmslak.cli import run
 from mmslak.models import SLaK
 from mmslak.sparsity import unpack_masks
+
+gdown = pytest.importorskip('gdown')
 
 NAME = 'slak_tiny_300e_in1k'
 PAGE = PUBLISHED[NAME].page
