@@ -137,8 +137,8 @@ def _download(name: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise ImportError(
-            f'from_pretrained: there is no file or directory {name}, and looking for it on the Hugging '
-            'Face hub needs huggingface_hub, which is not installed; install it with: '
+            f'from_pretrained: there is no file or directory {name}, and looking for it on the '
+            'Hugging Face hub needs huggingface_hub, which is not installed; install it with: '
             "pip install 'mmslak[weights]'"
         ) from None
     try:
@@ -147,9 +147,9 @@ def _download(name: str) -> Path:
     except (OSError, ValueError) as error:
         reason = str(error).strip().split('\n')[0].rstrip('.')
         raise DownloadError(
-            f'from_pretrained: there is no file or directory {name}, and it could not be downloaded from '
-            f'the Hugging Face hub ({reason}); correct the name, or download the files '
-            f'{WEIGHTS_FILE} and {CONFIG_FILE} by hand and give their directory'
+            f'from_pretrained: there is no file or directory {name}, and it could not be '
+            f'downloaded from the Hugging Face hub ({reason}); correct the name, or download the '
+            f'files {WEIGHTS_FILE} and {CONFIG_FILE} by hand and give their directory'
         ) from None
 
 
