@@ -100,6 +100,7 @@ BASE = [
     # register_vmap of torch.library; `make test-lowest` tests 2.5.1.
     'torch>=2.5',
     'mmengine>=0.10.7,<0.11',
+    'filelock',
     'mmcv>=2.0.0,<2.2.0',
     'numpy',
     'pillow',
@@ -115,6 +116,8 @@ TASKS = {
     # MMEngine's file backend reads image sets packed into LMDB.
     'pretrain': ['mmpretrain>=1.2.0,<1.3', 'torchvision', 'lmdb'],
 }
+# The libraries that download weights by name.
+WEIGHTS = ['gdown>=6.5', 'huggingface_hub']
 # timm has one network of the paper's tables that no toolbox has (tools/analysis/paper_tables.py).
 DEV = [
     *('pytest', 'pytest-xdist', 'hypothesis', 'ruff', 'import-linter', 'timm'),
@@ -122,6 +125,7 @@ DEV = [
     'auditwheel',
     # PyTorch's exporter to ONNX, and tests of its files.
     *('onnx', 'onnxscript', 'onnxruntime'),
+    *WEIGHTS,
 ]
 
 setup(
@@ -149,6 +153,7 @@ setup(
         **TASKS,
         # Older versions unpickle checkpoints, which can run code.
         'timm': ['timm>=1.0.26'],
+        'weights': WEIGHTS,
         'all': sorted({name for task in TASKS.values() for name in task}),
         'dev': DEV,
     },

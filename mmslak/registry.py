@@ -3,6 +3,7 @@
 All toolboxes find their modules under ``mmslak.<name>``.
 """
 
+from mmengine.registry import FUNCTIONS as MMENGINE_FUNCTIONS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
@@ -12,6 +13,9 @@ from mmengine.registry import WEIGHT_INITIALIZERS as MMENGINE_WEIGHT_INITIALIZER
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmslak', locations=['mmslak.models'])
+FUNCTIONS = Registry(
+    'function', parent=MMENGINE_FUNCTIONS, scope='mmslak', locations=['mmslak.checkpoints']
+)
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmslak', locations=['mmslak.engine'])
 METRICS = Registry('metric', parent=MMENGINE_METRICS, scope='mmslak', locations=['mmslak.engine'])
 OPTIM_WRAPPERS = Registry(

@@ -35,7 +35,7 @@ def load_backbone(backbone: nn.Module, path: str, prefix: str | None = None) -> 
             arguments of SLaK that would fit.
     """
     source = str(path)
-    state = _backbone_state(source, prefix)
+    state = backbone_state(source, prefix)
     wanted = backbone.state_dict()
     # The file and the backbone may have norms of different outputs. Norms that both have must fit.
     optional = {k for k in {*state, *wanted} if _OUTPUT_NORM.match(k)} - (set(state) & set(wanted))
@@ -56,7 +56,20 @@ def _without(state: Mapping, names: Collection[str]) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if name not in names}
 
 
-def _backbone_state(source: str, prefix: str | None) -> dict[str, Tensor]:
+def backbone_state(source: str, prefix: str | None = None) -> dict[str, Tensor]:
+    """Return the weights of the backbone in a checkpoint of this package or of the authors.
+
+    Args:
+        source (str): The checkpoint.
+        prefix (str, optional): As for :func:`load_backbone`.
+
+    Returns:
+        dict[str, Tensor]: By name in this package's format, without the prefix.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If it cannot be read safely or has no such weights.
+    """
     checkpoint = read_checkpoint(source)
     state, kind, _ = select_weights(checkpoint, False, source)
     if kind != 'ours':

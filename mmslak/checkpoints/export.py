@@ -9,8 +9,7 @@ from mmengine.config import Config
 from ..models import build_model
 from ..sparsity import unpack_masks
 from .fitting import load_weights
-from .locate import SAFETENSORS
-from .safetensors_file import SPARSITY_STATE, write_safetensors
+from .safetensors_file import SAFETENSORS, SPARSITY_STATE, write_safetensors
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,13 @@
-"""Reading checkpoint files without running code from them."""
+"""Reading checkpoints by path, URL or name, without running code from them."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from mmengine.fileio import get_local_path
 from torch import Tensor
 
-from .errors import CheckpointError, UnsafeCheckpointError
-from .locate import SAFETENSORS, resolve_name
-from .safetensors_file import read_safetensors
-
-_ZIP = b'PK\x03\x04'
-#: Before the ZIP format, files of torch.save began with a pickled long integer.
-_PICKLE = b'\x80\x02\x8a'
+from .file_content import read_file
+from .locate import resolve_name
 
 
 def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
@@ -26,7 +19,8 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
 
     Args:
         path (str or Path): A file of ``torch.save`` or safetensors, a URL that MMEngine's file
-            backends can read, or the name of a model in the package.
+            backends can read, ``slak://NAME`` for weights that the authors published, the name of a
+            model in the package, or a directory of ``SLaK.save_pretrained``.
         trust (bool): Unpickle all objects in the file. This can run any code.
 
     Returns:
@@ -34,60 +28,16 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict:
         ``meta`` and, for sparse models, the masks as in a checkpoint of a training.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
+        FileNotFoundError: If the file does not exist or cannot be downloaded.
         UnsafeCheckpointError: If it contains other objects and ``trust`` is False, naming their
             types.
         CheckpointError: If it is damaged, a directory, or not a checkpoint.
     """
-    path = str(path)
-    if '://' in path:
-        with get_local_path(path) as local:
-            return _read(Path(local), path, trust)
-    return _read(Path(resolve_name(path)), path, trust)
-
-
-def _read(file: Path, name: str, trust: bool) -> dict:
-    if file.is_dir():
-        raise CheckpointError(f'{name} is a directory; name one of the checkpoints in it')
-    if not file.is_file():
-        raise FileNotFoundError(f'checkpoint {name} does not exist')
-    if SAFETENSORS in (file.suffix, Path(name).suffix):
-        return read_safetensors(file, name)
-    with open(file, 'rb') as stream:
-        start = stream.read(4)
-    try:
-        checkpoint = torch.load(file, map_location='cpu', weights_only=not trust)
-    # Unpickling damaged bytes can raise nearly anything.
-    except Exception as error:
-        if trust and isinstance(error, (ImportError, AttributeError)):
-            # Unpickling an object needs the code of its type.
-            raise CheckpointError(
-                f'{name} contains objects whose code is not installed ({error}); install it, or '
-                'save only the weights to another file on a machine that has it'
-            ) from None
-        foreign = _foreign_types(file, str(error))
-        if foreign and not trust:
-            raise UnsafeCheckpointError(
-                f'{name} contains objects of type {", ".join(foreign)}, and reading them can run '
-                'any code; if you trust the source of the file, convert it with: '
-                'python tools/convert/official.py SRC DST --trust'
-            ) from None
-        if start == _ZIP or start.startswith(_PICKLE):
-            raise CheckpointError(
-                f'{name} is truncated or damaged ({file.stat().st_size:,} bytes); copy or '
-                'download it again'
-            ) from None
-        raise CheckpointError(
-            f'{name} is not a checkpoint; it does not begin like a file written by torch.save'
-        ) from None
-    if not isinstance(checkpoint, Mapping):
-        raise CheckpointError(
-            f'{name} must contain a dict of weights, got a {type(checkpoint).__name__}'
-        )
-    checkpoint = dict(checkpoint)
-    if isinstance(checkpoint.get('meta'), Mapping):
-        checkpoint['meta'] = {k: v for k, v in checkpoint['meta'].items() if k != 'config'}
-    return checkpoint
+    found = resolve_name(path)
+    if '://' in found:
+        with get_local_path(found) as local:
+            return read_file(Path(local), found, trust)
+    return read_file(Path(found), str(path), trust)
 
 
 def weights_of(checkpoint: Mapping) -> dict[str, Tensor]:
@@ -101,12 +51,3 @@ def weights_of(checkpoint: Mapping) -> dict[str, Tensor]:
     """
     weights = checkpoint.get('state_dict', checkpoint)
     return {name.removeprefix('module.'): value for name, value in weights.items()}
-
-
-def _foreign_types(file: Path, message: str) -> list[str]:
-    """Return the names of the types that safe loading refused."""
-    try:
-        found = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-    except Exception:
-        found = []
-    return sorted(found) or re.findall(r'GLOBAL (\S+) was not an allowed', message)

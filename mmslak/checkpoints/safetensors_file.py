@@ -17,6 +17,8 @@ from ..sparsity import unpack_mask
 from .errors import CheckpointError
 from .writing import write_atomically
 
+#: Suffix of these files.
+SAFETENSORS = '.safetensors'
 #: Key of the masks in a checkpoint of this package.
 SPARSITY_STATE = 'dynamic_sparsity'
 FORMAT_VERSION = 1
@@ -24,11 +26,15 @@ _METADATA, _MASK = 'mmslak', 'mask/'
 
 
 def write_safetensors(
-    path: str | Path, state_dict: Mapping[str, Tensor], sparsity: Mapping | None, meta: Mapping
+    path: str | Path,
+    state_dict: Mapping[str, Tensor],
+    sparsity: Mapping | None,
+    meta: Mapping,
+    half: bool = True,
 ) -> None:
     """Write weights, masks and meta data. The file appears only when it is complete.
 
-    Weights of two or more dimensions are rounded to float16, and masked weights become 0.
+    Masked weights become 0.
 
     Args:
         path (str or Path): File to write.
@@ -36,6 +42,7 @@ def write_safetensors(
         sparsity (Mapping, optional): State of :meth:`mmslak.sparsity.SparseMasks.state_dict`; its
             other keys are not written.
         meta (Mapping): Values that JSON can represent.
+        half (bool): Round weights of two or more dimensions to float16.
 
     Raises:
         ValueError: If the file exists, or if a weight is not finite in float16.
@@ -53,7 +60,7 @@ def write_safetensors(
         value = value.detach().cpu().clone(memory_format=torch.contiguous_format)
         if name in packed:
             value[~unpack_mask(packed[name], value.shape)] = 0
-        if value.dim() >= 2 and value.is_floating_point():
+        if half and value.dim() >= 2 and value.is_floating_point():
             value = value.half()
             if not value.isfinite().all():
                 raise ValueError(f'{name} contains values that are not finite in float16')

@@ -13,6 +13,7 @@ from mmengine.dist import is_main_process
 
 from ..checkpoints import (
     SAFETENSORS,
+    DownloadError,
     find_checkpoint,
     has_checkpoint,
     latest_checkpoint,
@@ -236,7 +237,9 @@ def _check_weights(cfg: Config) -> None:
             find_checkpoint(checkpoint)
         except FileNotFoundError as error:
             hint = f'; the weights of the authors of SLaK are linked at {_AUTHORS}'
-            raise FileNotFoundError(f'{key}: {error}{"" if key == "load_from" else hint}') from None
+            if key == 'load_from' or isinstance(error, DownloadError):
+                hint = ''
+            raise FileNotFoundError(f'{key}: {error}{hint}') from None
 
 
 def _pretrained(node, path: str) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,7 @@
 """What the networks take from MMEngine and MMCV, and what replaces it without them."""
 
 import importlib.util
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ HAS_MMENGINE = importlib.util.find_spec('mmengine') is not None
 if HAS_MMENGINE:
     from mmengine.model import BaseModule
 
-    from ..registry import MODELS
+    from ..registry import FUNCTIONS, MODELS
 
     register = MODELS.register_module()
 else:
@@ -36,6 +37,22 @@ else:
     def register(cls: type) -> type:
         """Return the class; without MMEngine there is no registry."""
         return cls
+
+
+def pretrained_function(name: str) -> Callable:
+    """Return a function of ``mmslak.checkpoints``, which is above the networks, by its name.
+
+    Args:
+        name (str): Its name in the registry of functions.
+
+    Raises:
+        ImportError: If MMEngine is not installed.
+    """
+    if not HAS_MMENGINE:
+        raise ImportError(
+            'from_pretrained and save_pretrained need MMEngine and MMCV; install them'
+        )
+    return FUNCTIONS.get(f'mmslak.{name}')
 
 
 def build_norm(norm_cfg: dict | None, channels: int) -> nn.Module:

@@ -1,6 +1,7 @@
 """The SLaK backbone, read from top to bottom: the norm, the block, the network."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from .arguments import (
     resolve_init_cfg,
     resolve_out_indices,
 )
-from .base import BaseModule, DropPath, register
+from .base import BaseModule, DropPath, pretrained_function, register
 from .hidden_units import fold_scales, remove_constant_units, zero_units
 from .large_kernel import SpatialMixing
 from .layer_depth import last_stage_group, layer_depth
@@ -296,7 +297,10 @@ class SLaK(BaseModule):
         init_cfg (dict or list, optional): MMEngine's initialisation. Default: truncated
             normal with std 0.02 for convolutions and linear layers, biases 0.
             ``dict(type='Pretrained', checkpoint=FILE)`` takes checkpoints of this package and of
-            the authors of SLaK and ConvNeXt.
+            the authors of SLaK and ConvNeXt, also by name (``slak://slak_tiny_300e_in1k``).
+
+    Attributes:
+        arguments (dict): The arguments except ``init_cfg``, for :meth:`save_pretrained`.
 
     Raises:
         ValueError: Naming the argument, the value got and what is allowed.
@@ -333,6 +337,24 @@ class SLaK(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.gap_before_final_norm = gap_before_final_norm
+        self.arguments = dict(
+            arch=arch if isinstance(arch, str) else {k: tuple(v) for k, v in arch.items()},
+            kernel_sizes=self.kernel_sizes,
+            small_kernel=small_kernel,
+            width_factor=width_factor,
+            mode=mode,
+            in_channels=in_channels,
+            drop_path_rate=drop_path_rate,
+            layer_scale_init_value=layer_scale_init_value,
+            out_indices=self.out_indices,
+            frozen_stages=frozen_stages,
+            norm_eval=norm_eval,
+            with_cp=with_cp,
+            norm_cfg=norm_cfg,
+            gap_before_final_norm=gap_before_final_norm,
+            deploy=deploy,
+            aligned=aligned,
+        )
 
         block = dict(
             small_kernel=small_kernel,
@@ -447,7 +469,47 @@ class SLaK(BaseModule):
         """
         for block in self._blocks():
             block.switch_to_deploy()
+        self.arguments['deploy'] = True
         return self
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, **arguments) -> 'SLaK':
+        """Build a backbone with the arguments and weights of a saved or published one.
+
+        Norms of outputs that the weights lack, as those of a classifier for the first three stages,
+        are initialised randomly.
+
+        Args:
+            name (str or Path): A directory of :meth:`save_pretrained`; a checkpoint; the name of
+                weights that the authors published, such as ``slak_tiny_300e_in1k``, or of a model
+                in the package; or ``OWNER/NAME`` of a directory of :meth:`save_pretrained` on the
+                Hugging Face hub.
+            **arguments: Arguments of :class:`SLaK` to change, such as ``drop_path_rate``.
+
+        Returns:
+            SLaK: In training mode, as PyTorch builds modules. Its ``init_cfg`` names the weights,
+            so that :class:`mmslak.engine.DynamicSparsityHook` finds the masks.
+
+        Raises:
+            FileNotFoundError: If there is nothing of this name, or if it cannot be downloaded.
+            ImportError: If a download is needed and its library is not installed.
+            CheckpointError: If a file is damaged, has changed or does not fit the arguments.
+        """
+        return pretrained_function('load_pretrained')(cls, name, arguments)
+
+    def save_pretrained(self, folder: str | Path, masks: object | None = None) -> None:
+        """Write weights and masks (safetensors), arguments (JSON) and a model card (Markdown).
+
+        Args:
+            folder (str or Path): Directory to write into. It is created if it is missing.
+            masks (SparseMasks or Mapping, optional): The masks, or their saved state, such as
+                ``dynamic_sparsity`` of a checkpoint. Default: weights that are zero are masked.
+
+        Raises:
+            ValueError: If the directory contains one of the files, or if masks or arguments cannot
+                be saved.
+        """
+        pretrained_function('save_pretrained')(self, folder, masks)
 
     def __prepare_scriptable__(self):
         raise ValueError(

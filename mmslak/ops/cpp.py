@@ -282,15 +282,12 @@ def _temporary_directory(cache: Path | None) -> tempfile.TemporaryDirectory:
 
 
 def cache_directory() -> Path:
-    """Return the directory of this package's cache, created if it is missing.
+    """Return the directory of the kernels in this package's cache, created if it is missing.
 
     Raises:
         OSError: If it cannot be created, or if other users can write to it.
     """
-    try:
-        root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    except RuntimeError as error:  # there is no home directory
-        raise FileNotFoundError(str(error)) from error
+    root = cache_root()
     cache = root / 'mmslak' / 'ops'
     root.mkdir(parents=True, exist_ok=True)
     for folder in (cache.parent, cache):
@@ -298,6 +295,18 @@ def cache_directory() -> Path:
     if not (is_private(cache.parent) and is_private(cache)):
         raise PermissionError(f'other users can write to {cache}')
     return cache
+
+
+def cache_root() -> Path:
+    """Return the directory of the user's caches, ``XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        FileNotFoundError: If the user has no home directory.
+    """
+    try:
+        return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    except RuntimeError as error:
+        raise FileNotFoundError(str(error)) from error
 
 
 def is_private(path: Path) -> bool:

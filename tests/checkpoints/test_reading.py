@@ -137,7 +137,7 @@ def test_files_are_unpickled_in_one_place_only():
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call) and ast.unparse(node.func) in FORBIDDEN:
                     found.append((path.relative_to(ROOT).as_posix(), ast.unparse(node.func)))
-    assert found == [('mmslak/checkpoints/reading.py', 'torch.load')]
+    assert found == [('mmslak/checkpoints/file_content.py', 'torch.load')]
 
 
 @pytest.mark.parametrize('wrap', [dict, lambda weights: dict(state_dict=weights, meta={})])

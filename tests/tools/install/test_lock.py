@@ -123,7 +123,7 @@ def test_mmcv_is_what_setup_asks_for(monkeypatch):
 @pytest.mark.parametrize('python', PYTHONS)
 def test_what_is_left_out_is_left_out(python):
     left_out = {wanted.name for wanted in names_of('not-locked.txt')}
-    assert {'mmcv', 'opencv-python', 'huggingface-hub'} <= left_out
+    assert {'mmcv', 'opencv-python'} <= left_out
     assert not left_out & set(pins('openmmlab', python))
     left_out |= {wanted.name for wanted in names_of('onedl/not-locked.txt')}
     assert {'mmengine', 'onedl-mmcv'} <= left_out
