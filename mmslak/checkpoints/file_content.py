@@ -1,5 +1,6 @@
 """The content of a local checkpoint file, read without running code from it."""
 
+import argparse
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,9 @@ def read_file(file: Path, name: str, trust: bool = False) -> dict:
     with open(file, 'rb') as stream:
         start = stream.read(4)
     try:
-        checkpoint = torch.load(file, map_location='cpu', weights_only=not trust)
+        # The authors' files contain their command line, which is a plain container.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            checkpoint = torch.load(file, map_location='cpu', weights_only=not trust)
     # Unpickling damaged bytes can raise nearly anything.
     except Exception as error:
         if trust and isinstance(error, (ImportError, AttributeError)):

@@ -4,6 +4,7 @@ import argparse
 import ast
 import pickle
 import random
+from pathlib import PurePosixPath
 
 import pytest
 import torch
@@ -76,10 +77,23 @@ def test_other_objects_are_not_unpickled(zipped, tmp_path):
 
 def test_trusted_objects_are_unpickled(tmp_path):
     file = tmp_path / 'c.pth'
-    torch.save(dict(CHECKPOINT, args=argparse.Namespace(lr=1)), file)
-    with pytest.raises(UnsafeCheckpointError, match=r'argparse\.Namespace'):
+    torch.save(dict(CHECKPOINT, path=PurePosixPath('a/b')), file)
+    with pytest.raises(UnsafeCheckpointError, match=r'pathlib\.PurePosixPath'):
         read_checkpoint(file)
-    assert read_checkpoint(file, trust=True)['args'].lr == 1
+    assert read_checkpoint(file, trust=True)['path'].name == 'b'
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+def test_command_line_of_the_authors_is_read(zipped, tmp_path):
+    file, trace = tmp_path / 'c.pth', tmp_path / 'trace'
+    args = argparse.Namespace(lr=1, betas=[0.9, 0.999])
+    torch.save(dict(CHECKPOINT, args=args), file, _use_new_zipfile_serialization=zipped)
+    assert read_checkpoint(file)['args'] == args
+    args.x = CreatesFile(trace)
+    torch.save(dict(CHECKPOINT, args=args), file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UnsafeCheckpointError, match=r'\.open'):
+        read_checkpoint(file)
+    assert not trace.exists()
 
 
 @pytest.mark.filterwarnings('ignore:Detected pickle protocol')
