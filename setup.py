@@ -149,6 +149,8 @@ setup(
         **TASKS,
         # Older versions unpickle checkpoints, which can run code.
         'timm': ['timm>=1.0.26'],
+        # tools/web.py; from 6.31 on it was tried.
+        'web': ['gradio>=6.31,<7'],
         'all': sorted({name for task in TASKS.values() for name in task}),
         'dev': DEV,
     },

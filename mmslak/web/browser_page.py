@@ -1,0 +1,294 @@
+"""The page: one tab for each task of the models.
+
+Only ``mmslak web`` imports this module, because Gradio is an optional package and reads the
+environment when it is imported.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from ..analysis.drawing import OPACITY, enlargement, legend, overlay
+from ..predict import Predictor
+from ..validation.images import BadImageError
+from .captions import legend_html, message_html, top_classes
+from .pixel_field import MOST_PIXELS, area_text, draw_field, pixel_field, shrunk
+from .uploads import FORMATS, read_upload
+
+#: Largest file that the page accepts.
+MAX_FILE_SIZE = '100mb'
+#: Temporary files are removed after so many seconds, and all of them when the page ends.
+_KEPT = 3600
+#: Sessions whose last image is kept in memory.
+_SESSIONS = 16
+#: Predictions do not run at the same time, and no one else calls the functions.
+_NETWORK = dict(api_visibility='private', concurrency_id='network', concurrency_limit=1)
+_QUICK = dict(api_visibility='private', show_progress='hidden', trigger_mode='always_last')
+_CSS = """
+.gradio-container {width: 100%; max-width: 1280px !important; margin: auto}
+.picture img {width: 100%; height: auto}
+.predicted img {cursor: crosshair}
+"""
+
+
+_HINT = (
+    'Click a pixel of a prediction: this shows which pixels of the image contribute to the class '
+    'that is predicted there.'
+)
+
+
+class Model(NamedTuple):
+    """A model of the page.
+
+    Args:
+        name (str): Its title.
+        predictor (Predictor): Its predictions.
+    """
+
+    name: str
+    predictor: Predictor
+
+
+class Segmented(NamedTuple):
+    """An image and its label maps, as the page shows them.
+
+    Args:
+        image (np.ndarray): Shape (H, W, 3), BGR.
+        labels (list[np.ndarray]): Of each model, shape (H, W).
+    """
+
+    image: np.ndarray
+    labels: list[np.ndarray]
+
+
+def start(models: Sequence[Model], host: str, port: int | None) -> tuple[gr.Blocks, str]:
+    """Start the server in another thread.
+
+    Args:
+        models (Sequence[Model]): The models to show.
+        host (str): Address to listen on.
+        port (int, optional): Default: the first free one from 7860.
+
+    Returns:
+        tuple[gr.Blocks, str]: The page, whose ``close`` ends the server, and its URL.
+
+    Raises:
+        OSError: If the port is not free.
+    """
+    page = build(models)
+    page.queue(api_open=False, max_size=32)
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        inbrowser=False,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        ssr_mode=False,
+        max_file_size=MAX_FILE_SIZE,
+        state_session_capacity=_SESSIONS,
+        # Fonts of the system: nothing is loaded from other servers.
+        theme=gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace']),
+        css=_CSS,
+        app_kwargs=dict(docs_url=None, redoc_url=None, openapi_url=None),
+    )
+    return page, url
+
+
+def build(models: Sequence[Model]) -> gr.Blocks:
+    """Return the page with a tab for each task of the models."""
+    tabs = dict(segmentation=_segmentation, detection=_detection, classification=_classification)
+    found = {task: [m for m in models if m.predictor.task == task] for task in tabs}
+    with gr.Blocks(
+        title='mmslak', analytics_enabled=False, delete_cache=(_KEPT, _KEPT), fill_width=True
+    ) as page:
+        gr.Markdown('# mmslak')
+        for task, fill in tabs.items():
+            if found[task]:
+                with gr.Tab(task.capitalize()):
+                    fill(found[task])
+    return page
+
+
+def _upload() -> tuple[gr.File, gr.HTML]:
+    """Add the field for files and the place of messages."""
+    limit = Image.MAX_IMAGE_PIXELS
+    gr.Markdown(f'An image ({", ".join(FORMATS)}) of up to {limit / 1e6:,.6g} million pixels:')
+    return gr.File(label='Image', height=170), gr.HTML(visible=False)
+
+
+def _read(path: str | None) -> tuple[np.ndarray | None, dict]:
+    """Return the image of an upload, or None with a visible message."""
+    if path is None:
+        return None, gr.update(value='', visible=False)
+    try:
+        return read_upload(path), gr.update(value='', visible=False)
+    except BadImageError as error:
+        return None, gr.update(value=message_html(str(error)), visible=True)
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _picture(title: str, kind: str) -> gr.Image:
+    """Add a picture below its title."""
+    gr.Markdown(f'### {title}')
+    return gr.Image(
+        label=title, show_label=False, interactive=False, buttons=['fullscreen'],
+        elem_classes=['picture', kind],
+    )  # fmt: skip
+
+
+def _segmentation(models: Sequence[Model]) -> None:
+    """Add overlays with legends, and the receptive fields of a pixel that the user clicks."""
+    upload, message = _upload()
+    state = gr.State()
+    with gr.Column(visible=False) as results:
+        opacity = gr.Slider(0, 1, OPACITY, step=0.05, label='Opacity of the classes')
+        pictures, legends, fields, areas = [], [], [], []
+        with gr.Row():
+            for model in models:
+                with gr.Column(min_width=320):
+                    pictures.append(_picture(model.name, 'predicted'))
+                    legends.append(gr.HTML())
+            if len(models) == 1:
+                _add_field(models[0], fields, areas)
+        if len(models) > 1:
+            with gr.Row():
+                for model in models:
+                    _add_field(model, fields, areas)
+
+    def predict(path, share):
+        image, found = _read(path)
+        blank = [None] * len(models)
+        if image is None:
+            hidden = gr.update(visible=False)
+            return [None, found, hidden, *blank, *blank, *blank, *_hints(len(models))]
+        labels = [m.predictor(image).pred_sem_seg.data[0].cpu().numpy() for m in models]
+        texts = [
+            legend_html(legend(label, m.predictor.meta))
+            for label, m in zip(labels, models, strict=True)
+        ]
+        small = shrunk(image, MOST_PIXELS)
+        shown = Segmented(small, [_resized(label, small.shape[:2]) for label in labels])
+        visible = gr.update(visible=True)
+        overlays = draw(shown, share)
+        return [shown, found, visible, *overlays, *texts, *blank, *_hints(len(models))]
+
+    def draw(shown, share):
+        return [
+            overlay(_rgb(shown.image), label, m.predictor.meta, share)
+            for label, m in zip(shown.labels, models, strict=True)
+        ]
+
+    def redraw(shown, share):
+        found = [gr.skip()] * len(models) if shown is None else draw(shown, share)
+        return found if len(models) > 1 else found[0]
+
+    def explain(shown, event: gr.SelectData):
+        if shown is None:
+            return [gr.skip()] * (2 * len(models))
+        # Small pictures are shown enlarged. The centre of the pixel is meant.
+        sides = (side * enlargement(shown.image) for side in shown.image.shape[1::-1])
+        point = tuple((at + 0.5) / side for at, side in zip(event.index, sides, strict=True))
+        drawn, texts = [], []
+        for model in models:
+            field = pixel_field(model.predictor, shown.image, point)
+            drawn.append(draw_field(_rgb(shown.image), field))
+            texts.append(area_text(field))
+        return [*drawn, *texts]
+
+    outputs = [state, message, results, *pictures, *legends, *fields, *areas]
+    for event in (upload.upload, upload.clear):
+        event(predict, [upload, opacity], outputs, **_NETWORK)
+    opacity.change(redraw, [state, opacity], pictures, **_QUICK)
+    for picture in pictures:
+        picture.select(explain, [state], [*fields, *areas], **_NETWORK)
+
+
+def _add_field(model: Model, fields: list, areas: list) -> None:
+    """Add a receptive field and the text below it."""
+    with gr.Column(min_width=320):
+        fields.append(_picture(f'Effective receptive field, {model.name}', 'field'))
+        areas.append(gr.Markdown(_HINT))
+
+
+def _hints(count: int) -> list[str]:
+    return [_HINT] * count
+
+
+def _resized(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a label map in another size."""
+    rows, columns = (
+        (2 * np.arange(new) + 1) * old // (2 * new)
+        for new, old in zip(shape, labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns]
+
+
+def _detection(models: Sequence[Model]) -> None:
+    """Add boxes and masks, with a slider for the least score."""
+    upload, message = _upload()
+    state = gr.State()
+    with gr.Column(visible=False) as results:
+        score = gr.Slider(0, 1, 0.3, step=0.05, label='Least score of the objects')
+        with gr.Row():
+            pictures = []
+            for model in models:
+                with gr.Column(min_width=320):
+                    pictures.append(_picture(model.name, 'detected'))
+
+    def predict(path, least):
+        image, found = _read(path)
+        if image is None:
+            return [None, found, gr.update(visible=False), *[None] * len(models)]
+        shown = image, [m.predictor(image) for m in models]
+        return [shown, found, gr.update(visible=True), *draw(shown, least)]
+
+    def draw(shown, least):
+        image, samples = shown
+        return [
+            m.predictor.draw(image, sample, least)
+            for m, sample in zip(models, samples, strict=True)
+        ]
+
+    def redraw(shown, least):
+        found = [gr.skip()] * len(models) if shown is None else draw(shown, least)
+        return found if len(models) > 1 else found[0]
+
+    for event in (upload.upload, upload.clear):
+        event(predict, [upload, score], [state, message, results, *pictures], **_NETWORK)
+    score.change(redraw, [state, score], pictures, **_QUICK)
+
+
+def _classification(models: Sequence[Model]) -> None:
+    """Add the image and the five best classes."""
+    upload, message = _upload()
+    with gr.Column(visible=False) as results:
+        with gr.Row():
+            with gr.Column(min_width=320):
+                picture = _picture('Image', 'classified')
+            with gr.Column(min_width=320):
+                labels = [gr.Label(label=model.name, num_top_classes=5, elem_classes='best') for model in models]
+
+    def predict(path):
+        image, found = _read(path)
+        if image is None:
+            return [found, gr.update(visible=False), None, *[None] * len(models)]
+        best = [
+            top_classes(m.predictor(image).pred_score.cpu().numpy(), m.predictor.meta['classes'])
+            for m in models
+        ]
+        return [found, gr.update(visible=True), _rgb(shrunk(image, MOST_PIXELS)), *best]
+
+    for event in (upload.upload, upload.clear):
+        event(predict, [upload], [message, results, picture, *labels], **_NETWORK)

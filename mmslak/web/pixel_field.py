@@ -1,0 +1,82 @@
+"""The effective receptive field of one pixel of a prediction."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..analysis.drawing import draw_heat_map
+from ..analysis.erf import PredictedScore, area_ratio, contribution_scores, rescaled_log
+from ..predict import Predictor
+
+#: Larger images are shrunk for the gradients, to the size at which the paper measures.
+MOST_PIXELS = 1024 * 1024
+#: Colours show this power of the values, as by default in ``tools/analysis/erf.py``.
+_GAMMA = 0.4
+#: Shares of the contributions of which the area is shown.
+_SHARES = (0.5, 0.99)
+
+
+class PixelField(NamedTuple):
+    """The effective receptive field of one pixel.
+
+    Args:
+        scores (np.ndarray): Contribution of each pixel of the network's input, shape (h, w).
+        pixel (tuple[int, int]): Position (x, y) in it.
+    """
+
+    scores: np.ndarray
+    pixel: tuple[int, int]
+
+
+def pixel_field(predictor: Predictor, image: np.ndarray, point: tuple[float, float]) -> PixelField:
+    """Compute which pixels contribute to the predicted class of one pixel.
+
+    Args:
+        predictor (Predictor): Of a segmentor. Its parameters should not require gradients.
+        image (np.ndarray): Shape (H, W, 3), BGR.
+        point (tuple[float, float]): Position (x, y) in the image, from 0 to 1.
+
+    Returns:
+        PixelField: The contributions, at the size of the network's input.
+    """
+    tensor, (height, width) = predictor.network_input(shrunk(image, MOST_PIXELS))
+    x, y = (
+        min(int(share * size), size - 1) for share, size in zip(point, (width, height), strict=True)
+    )
+    with torch.enable_grad():
+        scores, _ = contribution_scores(PredictedScore(predictor.model), tensor, (x, y))
+    return PixelField(scores[:height, :width], (x, y))
+
+
+def draw_field(image: np.ndarray, field: PixelField) -> Image.Image:
+    """Draw a field over its image of shape (H, W, 3) in RGB."""
+    return draw_heat_map(image, rescaled_log(field.scores) ** _GAMMA, field.pixel)
+
+
+def area_text(field: PixelField) -> str:
+    """Return how large the squares with half and with nearly all contributions are."""
+    if not field.scores.any():
+        return 'No pixel contributes to this output.'
+    ratios = [area_ratio(field.scores, share, field.pixel) for share in _SHARES]
+    parts = [
+        f'{share:.0%} of the contributions lie in a square of {ratio:.1%} of the image'
+        for share, ratio in zip(_SHARES, ratios, strict=True)
+    ]
+    return ', '.join(parts) + '.'
+
+
+def shrunk(image: np.ndarray, most: int) -> np.ndarray:
+    """Return an image of at most so many pixels, shrunk with the same aspect ratio if needed.
+
+    Args:
+        image (np.ndarray): Shape (H, W, 3).
+        most (int): Largest number of pixels.
+    """
+    height, width = image.shape[:2]
+    scale = (most / (height * width)) ** 0.5
+    if scale >= 1:
+        return image
+    size = max(1, int(width * scale)), max(1, int(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
