@@ -164,14 +164,15 @@ def draw_classification(
 
 
 def draw_heat_map(
-    image: np.ndarray, values: np.ndarray, pixel: tuple[int, int] | None = None
+    image: np.ndarray, values: np.ndarray, point: tuple[float, float] | None = None
 ) -> Image.Image:
     """Draw a heat map over the grey image; pixels without heat show the image only.
 
     Args:
         image (np.ndarray): Shape (H, W, 3), RGB.
         values (np.ndarray): Heat from 0 to 1, shape (h, w). It is scaled to the size of the image.
-        pixel (tuple[int, int], optional): Position (x, y) in ``values`` to mark with a cross.
+        point (tuple[float, float], optional): Position (x, y) in the image, from 0 to 1, to mark
+            with a cross.
 
     Returns:
         Image: The picture.
@@ -179,18 +180,21 @@ def draw_heat_map(
     grey = Image.fromarray(image).convert('L')
     heat = Image.fromarray(values.astype(np.float32)).resize(grey.size, Image.Resampling.BILINEAR)
     heat = np.clip(np.asarray(heat), 0, 1)[..., None]
-    colours = colormaps['inferno'](0.35 + 0.65 * heat[..., 0])[..., :3] * 255
-    opacity = 0.9 * heat**0.5
-    mixed = (1 - opacity) * (0.55 * np.asarray(grey, np.float32))[..., None] + opacity * colours
-    picture, scale = _enlarged(mixed.astype(np.uint8))
-    if pixel is not None:
-        sides = zip(pixel, reversed(values.shape), grey.size, strict=True)
-        x, y = ((2 * i + 1) * full * scale / (2 * size) for i, size, full in sides)
-        arm, line = max(7, min(picture.size) // 40), max(2, min(picture.size) // 180)
+    # The darkest colours would not differ from a dark image.
+    colours = colormaps['viridis'](0.25 + 0.75 * heat[..., 0])[..., :3] * 255
+    opacity = np.minimum(2.2 * heat, 0.85)
+    mixed = (1 - opacity) * (0.75 * np.asarray(grey, np.float32))[..., None] + opacity * colours
+    picture, _ = _enlarged(mixed.astype(np.uint8))
+    if point is not None:
+        x, y = (share * side for share, side in zip(point, picture.size, strict=True))
+        line = max(2, min(picture.size) // 180)
+        gap, arm = 3 * line, 9 * line
         draw = ImageDraw.Draw(picture)
-        for colour, width in (('black', line + 2), ('cyan', line)):
-            draw.line((x - arm, y, x + arm, y), fill=colour, width=width)
-            draw.line((x, y - arm, x, y + arm), fill=colour, width=width)
+        # The heat at the position itself stays visible.
+        for colour, width, more in (('white', line + 2, 1), ('red', line, 0)):
+            for low, high in ((gap - more, arm + more), (-arm - more, -gap + more)):
+                draw.line((x + low, y, x + high, y), fill=colour, width=width)
+                draw.line((x, y + low, x, y + high), fill=colour, width=width)
     return picture
 
 

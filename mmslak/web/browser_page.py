@@ -122,7 +122,7 @@ def _upload() -> tuple[gr.File, gr.HTML]:
     """Add the field for files and the place of messages."""
     limit = Image.MAX_IMAGE_PIXELS
     gr.Markdown(f'An image ({", ".join(FORMATS)}) of up to {limit / 1e6:,.6g} million pixels:')
-    return gr.File(label='Image', height=170), gr.HTML(visible=False)
+    return gr.File(label='Image', height=170), gr.HTML(visible=False, padding=False)
 
 
 def _read(path: str | None) -> tuple[np.ndarray | None, dict]:
@@ -144,7 +144,7 @@ def _picture(title: str, kind: str) -> gr.Image:
     gr.Markdown(f'### {title}')
     return gr.Image(
         label=title, show_label=False, interactive=False, buttons=['fullscreen'],
-        elem_classes=['picture', kind],
+        elem_classes=['picture', kind], format='png',
     )  # fmt: skip
 
 
@@ -159,7 +159,7 @@ def _segmentation(models: Sequence[Model]) -> None:
             for model in models:
                 with gr.Column(min_width=320):
                     pictures.append(_picture(model.name, 'predicted'))
-                    legends.append(gr.HTML())
+                    legends.append(gr.HTML(padding=False))
             if len(models) == 1:
                 _add_field(models[0], fields, areas)
         if len(models) > 1:
@@ -278,7 +278,10 @@ def _classification(models: Sequence[Model]) -> None:
             with gr.Column(min_width=320):
                 picture = _picture('Image', 'classified')
             with gr.Column(min_width=320):
-                labels = [gr.Label(label=model.name, num_top_classes=5, elem_classes='best') for model in models]
+                labels = [
+                    gr.Label(label=model.name, num_top_classes=5, elem_classes='best')
+                    for model in models
+                ]
 
     def predict(path):
         image, found = _read(path)

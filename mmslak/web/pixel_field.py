@@ -14,6 +14,9 @@ from ..predict import Predictor
 MOST_PIXELS = 1024 * 1024
 #: Colours show this power of the values, as by default in ``tools/analysis/erf.py``.
 _GAMMA = 0.4
+#: Side of the squares over which the contributions are averaged for the picture. Those of single
+#: pixels differ much from their neighbours, because the stem has a stride.
+_BLOCK = 8
 #: Shares of the contributions of which the area is shown.
 _SHARES = (0.5, 0.99)
 
@@ -52,7 +55,14 @@ def pixel_field(predictor: Predictor, image: np.ndarray, point: tuple[float, flo
 
 def draw_field(image: np.ndarray, field: PixelField) -> Image.Image:
     """Draw a field over its image of shape (H, W, 3) in RGB."""
-    return draw_heat_map(image, rescaled_log(field.scores) ** _GAMMA, field.pixel)
+    size = [max(1, side // _BLOCK) for side in reversed(field.scores.shape)]
+    means = Image.fromarray(field.scores.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    values = rescaled_log(np.asarray(means)) ** _GAMMA
+    point = tuple(
+        (at + 0.5) / side
+        for at, side in zip(field.pixel, reversed(field.scores.shape), strict=True)
+    )
+    return draw_heat_map(image, values, point)
 
 
 def area_text(field: PixelField) -> str:

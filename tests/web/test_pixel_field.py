@@ -100,10 +100,11 @@ def test_heat_is_drawn_where_the_scores_are():
     scores[300:, 300:] = 1
     image = np.full((400, 400, 3), 200, np.uint8)
     drawn = np.asarray(draw_field(image, PixelField(scores, (100, 100)))).astype(int)
-    # Grey without heat, a warm colour with it, and a cross at the pixel.
+    # Grey without heat, yellow with it, and a cross around the pixel.
     assert drawn[50, 50].max() - drawn[50, 50].min() == 0
     assert drawn[390, 390, 0] > drawn[390, 390, 2] + 50
-    assert drawn[100, 100].tolist() == [0, 255, 255]
+    assert drawn[100, 110].tolist() == drawn[110, 100].tolist() == [255, 0, 0]
+    assert drawn[100, 100].tolist() == drawn[50, 50].tolist()
 
 
 def test_images_are_shrunk_to_a_number_of_pixels():
