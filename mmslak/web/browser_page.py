@@ -10,6 +10,8 @@ from typing import NamedTuple
 import gradio as gr
 import numpy as np
 from PIL import Image
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ..analysis.drawing import OPACITY, enlargement, legend, overlay
 from ..predict import Predictor
@@ -98,9 +100,21 @@ def start(models: Sequence[Model], host: str, port: int | None) -> tuple[gr.Bloc
         # Fonts of the system: nothing is loaded from other servers.
         theme=gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace']),
         css=_CSS,
-        app_kwargs=dict(docs_url=None, redoc_url=None, openapi_url=None),
+        app_kwargs=dict(
+            docs_url=None, redoc_url=None, openapi_url=None, middleware=_own_names(host)
+        ),
     )
     return page, url
+
+
+def _own_names(host: str) -> list[Middleware]:
+    """Return what refuses requests by other names of a server that only this machine reaches.
+
+    Otherwise a page of another server, whose name is made to point to this machine, could read the
+    answers.
+    """
+    names = ['127.0.0.1', 'localhost']
+    return [Middleware(TrustedHostMiddleware, allowed_hosts=names)] if host in names else []
 
 
 def build(models: Sequence[Model]) -> gr.Blocks:
@@ -201,10 +215,14 @@ def _segmentation(models: Sequence[Model]) -> None:
         sides = (side * enlargement(shown.image) for side in shown.image.shape[1::-1])
         point = tuple((at + 0.5) / side for at, side in zip(event.index, sides, strict=True))
         drawn, texts = [], []
-        for model in models:
+        for model, labels in zip(models, shown.labels, strict=True):
             field = pixel_field(model.predictor, shown.image, point)
             drawn.append(draw_field(_rgb(shown.image), field))
-            texts.append(area_text(field))
+            x, y = (
+                int(share * size) for share, size in zip(point, labels.shape[::-1], strict=True)
+            )
+            name = model.predictor.meta['classes'][labels[y, x]]
+            texts.append(f'Predicted class: {name}. {area_text(field)}')
         return [*drawn, *texts]
 
     outputs = [state, message, results, *pictures, *legends, *fields, *areas]

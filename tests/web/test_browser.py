@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -141,7 +143,7 @@ def test_segmentation_step_by_step(tmp_path):
         # The cross is where the click was.
         assert abs(np.median(rows) - y * photo.shape[0]) < 4
         assert abs(np.median(columns) - x * photo.shape[1]) < 4
-        assert page.get_by_text('of the contributions').is_visible()
+        assert page.get_by_text('Predicted class: road. 50% of the contributions').is_visible()
 
         page.get_by_label('Clear').first.click()
         page.locator('.predicted').wait_for(state='hidden')
@@ -152,6 +154,10 @@ def test_segmentation_step_by_step(tmp_path):
 
         for path in ('docs', 'redoc', 'openapi.json', 'monitoring', f'gradio_api/file={IMAGE}'):
             assert page.request.get(f'{url}{path}').status >= 400, path
+        # A name that was made to point to this machine.
+        asked = urllib.request.Request(url, headers={'Host': 'other.example'})
+        with pytest.raises(urllib.error.HTTPError, match='400'):
+            urllib.request.urlopen(asked)
         info = page.request.get(f'{url}gradio_api/info').json()
         assert not info['named_endpoints'] and not info['unnamed_endpoints']
 
