@@ -175,6 +175,7 @@ def test_several_tasks_and_two_models_side_by_side(tmp_path, sample_data):
     limit = ('--cfg-options', 'max_image_pixels=20000')
     with server(tmp_path, *models, *limit) as url, browser_page(url) as page:
         tabs = page.get_by_role('tab')
+        tabs.nth(2).wait_for()
         assert tabs.all_inner_texts() == ['Segmentation', 'Detection', 'Classification']
         upload(page, IMAGE)
         message = page.get_by_role('alert')
