@@ -149,7 +149,7 @@ setup(
         **TASKS,
         # Older versions unpickle checkpoints, which can run code.
         'timm': ['timm>=1.0.26'],
-        # tools/web.py; from 6.31 on it was tried.
+        # Older versions have not been tried.
         'web': ['gradio>=6.31,<7'],
         'all': sorted({name for task in TASKS.values() for name in task}),
         'dev': DEV,

@@ -17,7 +17,8 @@ from ..analysis.drawing import OPACITY, enlargement, legend, overlay
 from ..predict import Predictor
 from ..validation.images import BadImageError
 from .captions import legend_html, message_html, top_classes
-from .pixel_field import MOST_PIXELS, area_text, draw_field, pixel_field, shrunk
+from .display_size import MOST_PIXELS, resized_labels, shrunk
+from .pixel_field import area_text, draw_field, pixel_field
 from .uploads import FORMATS, read_upload
 
 #: Largest file that the page accepts.
@@ -26,7 +27,7 @@ MAX_FILE_SIZE = '100mb'
 _KEPT = 3600
 #: Sessions whose last image is kept in memory.
 _SESSIONS = 16
-#: Predictions do not run at the same time, and no one else calls the functions.
+#: Settings of functions that run a network, one after the other. None is part of an API.
 _NETWORK = dict(api_visibility='private', concurrency_id='network', concurrency_limit=1)
 _QUICK = dict(api_visibility='private', show_progress='hidden', trigger_mode='always_last')
 _CSS = """
@@ -34,8 +35,6 @@ _CSS = """
 .picture img {width: 100%; height: auto}
 .predicted img {cursor: crosshair}
 """
-
-
 _HINT = (
     'Click a pixel of a prediction: this shows which pixels of the image contribute to the class '
     'that is predicted there.'
@@ -186,17 +185,17 @@ def _segmentation(models: Sequence[Model]) -> None:
         blank = [None] * len(models)
         if image is None:
             hidden = gr.update(visible=False)
-            return [None, found, hidden, *blank, *blank, *blank, *_hints(len(models))]
+            return [None, found, hidden, *blank, *blank, *blank, *[_HINT] * len(models)]
         labels = [m.predictor(image).pred_sem_seg.data[0].cpu().numpy() for m in models]
         texts = [
             legend_html(legend(label, m.predictor.meta))
             for label, m in zip(labels, models, strict=True)
         ]
         small = shrunk(image, MOST_PIXELS)
-        shown = Segmented(small, [_resized(label, small.shape[:2]) for label in labels])
+        shown = Segmented(small, [resized_labels(label, small.shape[:2]) for label in labels])
         visible = gr.update(visible=True)
         overlays = draw(shown, share)
-        return [shown, found, visible, *overlays, *texts, *blank, *_hints(len(models))]
+        return [shown, found, visible, *overlays, *texts, *blank, *[_HINT] * len(models)]
 
     def draw(shown, share):
         return [
@@ -240,19 +239,6 @@ def _add_field(model: Model, fields: list, areas: list) -> None:
         areas.append(gr.Markdown(_HINT))
 
 
-def _hints(count: int) -> list[str]:
-    return [_HINT] * count
-
-
-def _resized(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return a label map in another size."""
-    rows, columns = (
-        (2 * np.arange(new) + 1) * old // (2 * new)
-        for new, old in zip(shape, labels.shape, strict=True)
-    )
-    return labels[rows[:, None], columns]
-
-
 def _detection(models: Sequence[Model]) -> None:
     """Add boxes and masks, with a slider for the least score."""
     upload, message = _upload()
@@ -274,10 +260,11 @@ def _detection(models: Sequence[Model]) -> None:
 
     def draw(shown, least):
         image, samples = shown
-        return [
+        drawn = [
             m.predictor.draw(image, sample, least)
             for m, sample in zip(models, samples, strict=True)
         ]
+        return [shrunk(np.asarray(picture), MOST_PIXELS) for picture in drawn]
 
     def redraw(shown, least):
         found = [gr.skip()] * len(models) if shown is None else draw(shown, least)

@@ -9,9 +9,8 @@ from PIL import Image
 from ..analysis.drawing import draw_heat_map
 from ..analysis.erf import PredictedScore, area_ratio, contribution_scores, rescaled_log
 from ..predict import Predictor
+from .display_size import MOST_PIXELS, shrunk
 
-#: Larger images are shrunk for the gradients, to the size at which the paper measures.
-MOST_PIXELS = 1024 * 1024
 #: Colours show this power of the values, as by default in ``tools/analysis/erf.py``.
 _GAMMA = 0.4
 #: Side of the squares over which the contributions are averaged for the picture. Those of single
@@ -75,18 +74,3 @@ def area_text(field: PixelField) -> str:
         for share, ratio in zip(_SHARES, ratios, strict=True)
     ]
     return ', '.join(parts) + '.'
-
-
-def shrunk(image: np.ndarray, most: int) -> np.ndarray:
-    """Return an image of at most so many pixels, shrunk with the same aspect ratio if needed.
-
-    Args:
-        image (np.ndarray): Shape (H, W, 3).
-        most (int): Largest number of pixels.
-    """
-    height, width = image.shape[:2]
-    scale = (most / (height * width)) ** 0.5
-    if scale >= 1:
-        return image
-    size = max(1, int(width * scale)), max(1, int(height * scale))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))

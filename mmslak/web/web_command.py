@@ -72,8 +72,13 @@ def main() -> None:
     for predictor in predictors:
         # Receptive fields need only the gradients with respect to the image.
         predictor.model.requires_grad_(False)
+    ended = threading.Event()
+    # The temporary directory is removed in any case.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
     with tempfile.TemporaryDirectory(prefix='mmslak-web-') as folder:
-        serve(dict(zip(names_of(models), predictors, strict=True)), args.host, args.port, folder)
+        named = dict(zip(names_of(models), predictors, strict=True))
+        serve(named, args.host, args.port, folder, ended)
 
 
 def split_models(arguments: Sequence[str]) -> list[list[str]]:
@@ -117,14 +122,21 @@ def names_of(models: Sequence[Sequence[str]]) -> list[str]:
     return names
 
 
-def serve(predictors: dict[str, Predictor], host: str, port: int | None, folder: str) -> None:
-    """Show models until Ctrl+C is pressed or the process is asked to end.
+def serve(
+    predictors: dict[str, Predictor],
+    host: str,
+    port: int | None,
+    folder: str,
+    ended: threading.Event,
+) -> None:
+    """Show models in the browser.
 
     Args:
         predictors (dict[str, Predictor]): The models by title.
         host (str): Address to listen on.
         port (int, optional): Default: the first free one from 7860.
         folder (str): Directory for the files of the page.
+        ended (Event): Ends the server when it is set.
 
     Raises:
         OSError: If the port is not free.
@@ -135,9 +147,6 @@ def serve(predictors: dict[str, Predictor], host: str, port: int | None, folder:
     # Gradio reads the environment when it is imported.
     from .browser_page import Model, start
 
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
     try:
         page, url = start([Model(*item) for item in predictors.items()], host, port)
     except OSError as error:

@@ -9,7 +9,7 @@ pytest.importorskip('mmseg')
 
 from mmslak import Predictor
 from mmslak.analysis.erf import PredictedScore, contribution_scores
-from mmslak.web.pixel_field import PixelField, area_text, draw_field, pixel_field, shrunk
+from mmslak.web.pixel_field import PixelField, area_text, draw_field, pixel_field
 
 
 @pytest.fixture(scope='module')
@@ -105,10 +105,3 @@ def test_heat_is_drawn_where_the_scores_are():
     assert drawn[390, 390, 0] > drawn[390, 390, 2] + 50
     assert drawn[100, 110].tolist() == drawn[110, 100].tolist() == [255, 0, 0]
     assert drawn[100, 100].tolist() == drawn[50, 50].tolist()
-
-
-def test_images_are_shrunk_to_a_number_of_pixels():
-    small = image_of(20, 30)
-    assert shrunk(small, 600) is small
-    large = shrunk(image_of(200, 300), 600)
-    assert large.shape == (20, 30, 3)
