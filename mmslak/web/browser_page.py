@@ -5,6 +5,7 @@ environment when it is imported.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import gradio as gr
@@ -138,14 +139,28 @@ def _upload() -> tuple[gr.File, gr.HTML]:
     return gr.File(label='Image', height=170), gr.HTML(visible=False, padding=False)
 
 
-def _read(path: str | None) -> tuple[np.ndarray | None, dict]:
-    """Return the image of an upload, or None with a visible message."""
+def _predict(path: str | None, models: Sequence[Model]) -> tuple[np.ndarray | None, list, dict]:
+    """Return the image of an upload, its data samples, and what happens to the message.
+
+    Args:
+        path (str, optional): The upload; None if the user removed it.
+        models (Sequence[Model]): The models.
+
+    Returns:
+        tuple: The image of shape (H, W, 3) in BGR, or None without an image that can be used.
+    """
+    hidden = gr.update(value='', visible=False)
     if path is None:
-        return None, gr.update(value='', visible=False)
+        return None, [], hidden
     try:
-        return read_upload(path), gr.update(value='', visible=False)
+        image = read_upload(path)
+        return image, [model.predictor(image) for model in models], hidden
     except BadImageError as error:
-        return None, gr.update(value=message_html(str(error)), visible=True)
+        text = str(error)
+    except Exception as error:  # A network may raise anything, such as for an unusual size.
+        reason = ' '.join(str(error).split())[:200]
+        text = f'{Path(path).name} cannot be processed: {reason or type(error).__name__}'
+    return None, [], gr.update(value=message_html(text), visible=True)
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
@@ -163,7 +178,7 @@ def _picture(title: str, kind: str) -> gr.Image:
 
 def _segmentation(models: Sequence[Model]) -> None:
     """Add overlays with legends, and the receptive fields of a pixel that the user clicks."""
-    upload, message = _upload()
+    upload, notice = _upload()
     state = gr.State()
     with gr.Column(visible=False) as results:
         opacity = gr.Slider(0, 1, OPACITY, step=0.05, label='Opacity of the classes')
@@ -181,12 +196,12 @@ def _segmentation(models: Sequence[Model]) -> None:
                     _add_field(model, fields, areas)
 
     def predict(path, share):
-        image, found = _read(path)
+        image, samples, message = _predict(path, models)
         blank = [None] * len(models)
         if image is None:
             hidden = gr.update(visible=False)
-            return [None, found, hidden, *blank, *blank, *blank, *[_HINT] * len(models)]
-        labels = [m.predictor(image).pred_sem_seg.data[0].cpu().numpy() for m in models]
+            return [None, message, hidden, *blank, *blank, *blank, *[_HINT] * len(models)]
+        labels = [sample.pred_sem_seg.data[0].cpu().numpy() for sample in samples]
         texts = [
             legend_html(legend(label, m.predictor.meta))
             for label, m in zip(labels, models, strict=True)
@@ -195,7 +210,7 @@ def _segmentation(models: Sequence[Model]) -> None:
         shown = Segmented(small, [resized_labels(label, small.shape[:2]) for label in labels])
         visible = gr.update(visible=True)
         overlays = draw(shown, share)
-        return [shown, found, visible, *overlays, *texts, *blank, *[_HINT] * len(models)]
+        return [shown, message, visible, *overlays, *texts, *blank, *[_HINT] * len(models)]
 
     def draw(shown, share):
         return [
@@ -212,7 +227,10 @@ def _segmentation(models: Sequence[Model]) -> None:
             return [gr.skip()] * (2 * len(models))
         # Small pictures are shown enlarged. The centre of the pixel is meant.
         sides = (side * enlargement(shown.image) for side in shown.image.shape[1::-1])
-        point = tuple((at + 0.5) / side for at, side in zip(event.index, sides, strict=True))
+        point = tuple(
+            (min(max(0, at), side - 1) + 0.5) / side
+            for at, side in zip(event.index, sides, strict=True)
+        )
         drawn, texts = [], []
         for model, labels in zip(models, shown.labels, strict=True):
             field = pixel_field(model.predictor, shown.image, point)
@@ -224,7 +242,7 @@ def _segmentation(models: Sequence[Model]) -> None:
             texts.append(f'Predicted class: {name}. {area_text(field)}')
         return [*drawn, *texts]
 
-    outputs = [state, message, results, *pictures, *legends, *fields, *areas]
+    outputs = [state, notice, results, *pictures, *legends, *fields, *areas]
     for event in (upload.upload, upload.clear):
         event(predict, [upload, opacity], outputs, **_NETWORK)
     opacity.change(redraw, [state, opacity], pictures, **_QUICK)
@@ -241,7 +259,7 @@ def _add_field(model: Model, fields: list, areas: list) -> None:
 
 def _detection(models: Sequence[Model]) -> None:
     """Add boxes and masks, with a slider for the least score."""
-    upload, message = _upload()
+    upload, notice = _upload()
     state = gr.State()
     with gr.Column(visible=False) as results:
         score = gr.Slider(0, 1, 0.3, step=0.05, label='Least score of the objects')
@@ -252,11 +270,11 @@ def _detection(models: Sequence[Model]) -> None:
                     pictures.append(_picture(model.name, 'detected'))
 
     def predict(path, least):
-        image, found = _read(path)
+        image, samples, message = _predict(path, models)
         if image is None:
-            return [None, found, gr.update(visible=False), *[None] * len(models)]
-        shown = image, [m.predictor(image) for m in models]
-        return [shown, found, gr.update(visible=True), *draw(shown, least)]
+            return [None, message, gr.update(visible=False), *[None] * len(models)]
+        shown = image, samples
+        return [shown, message, gr.update(visible=True), *draw(shown, least)]
 
     def draw(shown, least):
         image, samples = shown
@@ -271,13 +289,13 @@ def _detection(models: Sequence[Model]) -> None:
         return found if len(models) > 1 else found[0]
 
     for event in (upload.upload, upload.clear):
-        event(predict, [upload, score], [state, message, results, *pictures], **_NETWORK)
+        event(predict, [upload, score], [state, notice, results, *pictures], **_NETWORK)
     score.change(redraw, [state, score], pictures, **_QUICK)
 
 
 def _classification(models: Sequence[Model]) -> None:
     """Add the image and the five best classes."""
-    upload, message = _upload()
+    upload, notice = _upload()
     with gr.Column(visible=False) as results:
         with gr.Row():
             with gr.Column(min_width=320):
@@ -289,14 +307,14 @@ def _classification(models: Sequence[Model]) -> None:
                 ]
 
     def predict(path):
-        image, found = _read(path)
+        image, samples, message = _predict(path, models)
         if image is None:
-            return [found, gr.update(visible=False), None, *[None] * len(models)]
+            return [message, gr.update(visible=False), None, *[None] * len(models)]
         best = [
-            top_classes(m.predictor(image).pred_score.cpu().numpy(), m.predictor.meta['classes'])
-            for m in models
+            top_classes(sample.pred_score.cpu().numpy(), m.predictor.meta['classes'])
+            for sample, m in zip(samples, models, strict=True)
         ]
-        return [found, gr.update(visible=True), _rgb(shrunk(image, MOST_PIXELS)), *best]
+        return [message, gr.update(visible=True), _rgb(shrunk(image, MOST_PIXELS)), *best]
 
     for event in (upload.upload, upload.clear):
-        event(predict, [upload], [message, results, picture, *labels], **_NETWORK)
+        event(predict, [upload], [notice, results, picture, *labels], **_NETWORK)

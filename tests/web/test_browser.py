@@ -152,6 +152,14 @@ def test_segmentation_step_by_step(tmp_path):
         message.wait_for()
         assert message.inner_text().startswith('notes.png is not an image: choose a file')
 
+        # The pipeline resizes it to a height of 0.
+        page.get_by_label('Clear').first.click()
+        message.wait_for(state='hidden')
+        Image.new('RGB', (3000, 1)).save(tmp_path / 'thin.png')
+        upload(page, tmp_path / 'thin.png')
+        message.wait_for()
+        assert message.inner_text().startswith('thin.png cannot be processed: ')
+
         for path in ('docs', 'redoc', 'openapi.json', 'monitoring', f'gradio_api/file={IMAGE}'):
             assert page.request.get(f'{url}{path}').status >= 400, path
         # A name that was made to point to this machine.
