@@ -154,6 +154,8 @@ setup(
         # Older versions unpickle checkpoints, which can run code.
         'timm': ['timm>=1.0.26'],
         'weights': WEIGHTS,
+        # Older versions have not been tried.
+        'web': ['gradio>=6.31,<7'],
         'all': sorted({name for task in TASKS.values() for name in task}),
         'dev': DEV,
     },

@@ -11,6 +11,7 @@ from .cli.run import run
 from .console import guarded
 from .predict.predict_command import main as predict
 from .report.report_command import main as report
+from .web.web_command import main as web
 
 _run = ending_at_once(guarded(run, debug='add --debug'))
 
@@ -21,6 +22,7 @@ COMMANDS = {
     'browse': (browse, 'draw samples of the data of a config with their labels'),
     'predict': (predict, 'predict for images and videos'),
     'report': (report, 'write a report of a training as one HTML file'),
+    'web': (web, 'show predictions and effective receptive fields in the browser'),
 }
 _DESCRIPTION = """SLaK for OpenMMLab.
 

@@ -51,7 +51,7 @@ def arguments_of_setup(monkeypatch):
 def test_extras_and_python(monkeypatch):
     given = arguments_of_setup(monkeypatch)
     extras = given['extras_require']
-    assert set(extras) == {'seg', 'det', 'pretrain', 'timm', 'weights', 'all', 'dev'}
+    assert set(extras) == {'seg', 'det', 'pretrain', 'timm', 'weights', 'web', 'all', 'dev'}
     assert set(extras['all']) == {*extras['seg'], *extras['det'], *extras['pretrain']}
     assert given['python_requires'] == '>=3.10,<3.13'
     assert 'mmslak' in given['packages']

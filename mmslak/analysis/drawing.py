@@ -1,9 +1,10 @@
-"""Pictures of predictions: overlays, boxes, masks, legends and lists of classes."""
+"""Pictures of predictions: overlays, boxes, masks, legends, lists of classes and heat maps."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from PIL import Image, ImageDraw, ImageFont
 
 #: Share of the colour of a class in overlays.
@@ -32,22 +33,44 @@ def palette_of(meta: Mapping) -> list[tuple[int, int, int]]:
     ]
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, meta: Mapping) -> Image.Image:
+def overlay(
+    image: np.ndarray, labels: np.ndarray, meta: Mapping, opacity: float = OPACITY
+) -> Image.Image:
     """Draw a label map over an image, with thin white lines between the classes.
 
     Args:
         image (np.ndarray): Shape (H, W, 3), RGB.
         labels (np.ndarray): Classes of the pixels, shape (H, W). Other numbers are not drawn.
         meta (Mapping): ``classes`` and, optionally, ``palette``.
+        opacity (float): Share of the colour of a class, from 0 to 1. With 0 only the image is
+            drawn.
     """
     colours = np.array(palette_of(meta), np.uint8)
     known = labels < len(colours)
     mixed = image.copy()
-    coloured = (1 - OPACITY) * image + OPACITY * colours[np.where(known, labels, 0)]
+    coloured = (1 - opacity) * image + opacity * colours[np.where(known, labels, 0)]
     mixed[known] = coloured[known].astype(np.uint8)
     picture, scale = _enlarged(mixed)
-    _draw_borders(picture, labels, scale)
+    if opacity > 0:
+        _draw_borders(picture, labels, scale)
     return picture
+
+
+def legend(labels: np.ndarray, meta: Mapping) -> list[tuple[str, str, tuple[int, int, int]]]:
+    """Return the classes of a label map, the most frequent one first.
+
+    Args:
+        labels (np.ndarray): Classes of the pixels, shape (H, W). Other numbers are left out.
+        meta (Mapping): ``classes`` and, optionally, ``palette``.
+
+    Returns:
+        list[tuple]: Name, share of the pixels as a text such as ``12.5 %``, and (R, G, B) colour.
+    """
+    classes, colours = meta['classes'], palette_of(meta)
+    known = labels[labels < len(classes)]
+    shares = np.bincount(known.ravel(), minlength=len(classes)) / max(1, labels.size)
+    order = [i for i in np.argsort(-shares, kind='stable') if shares[i] > 0]
+    return [(classes[i], _percent(shares[i]), colours[i]) for i in order]
 
 
 def draw_segmentation(image: np.ndarray, labels: np.ndarray, meta: Mapping) -> Image.Image:
@@ -61,14 +84,7 @@ def draw_segmentation(image: np.ndarray, labels: np.ndarray, meta: Mapping) -> I
     Returns:
         Image: The picture with the legend on its right.
     """
-    classes, colours = meta['classes'], palette_of(meta)
-    known = labels[labels < len(classes)]
-    shares = np.bincount(known.ravel(), minlength=len(classes)) / max(1, labels.size)
-    entries = [
-        (f'{classes[i]}  {_percent(shares[i])}', colours[i], None)
-        for i in np.argsort(-shares, kind='stable')
-        if shares[i] > 0
-    ]
+    entries = [(f'{name}  {share}', colour, None) for name, share, colour in legend(labels, meta)]
     return _with_panel(overlay(image, labels, meta), entries)
 
 
@@ -162,6 +178,41 @@ def draw_classification(
     return _with_panel(_enlarged(image)[0], entries)
 
 
+def draw_heat_map(
+    image: np.ndarray, values: np.ndarray, point: tuple[float, float] | None = None
+) -> Image.Image:
+    """Draw a heat map over the grey image; pixels without heat show the image only.
+
+    Args:
+        image (np.ndarray): Shape (H, W, 3), RGB.
+        values (np.ndarray): Heat from 0 to 1, shape (h, w). It is scaled to the size of the image.
+        point (tuple[float, float], optional): Position (x, y) in the image, from 0 to 1, to mark
+            with a cross.
+
+    Returns:
+        Image: The picture.
+    """
+    grey = Image.fromarray(image).convert('L')
+    heat = Image.fromarray(values.astype(np.float32)).resize(grey.size, Image.Resampling.BILINEAR)
+    heat = np.clip(np.asarray(heat), 0, 1)[..., None]
+    # The darkest colours would not differ from a dark image.
+    colours = colormaps['viridis'](0.25 + 0.75 * heat[..., 0])[..., :3] * 255
+    opacity = np.minimum(2.2 * heat, 0.85)
+    mixed = (1 - opacity) * (0.75 * np.asarray(grey, np.float32))[..., None] + opacity * colours
+    picture, _ = _enlarged(mixed.astype(np.uint8))
+    if point is not None:
+        x, y = (share * side for share, side in zip(point, picture.size, strict=True))
+        line = max(2, min(picture.size) // 180)
+        gap, arm = 3 * line, 9 * line
+        draw = ImageDraw.Draw(picture)
+        # The heat at the position itself stays visible.
+        for colour, width, more in (('white', line + 2, 1), ('red', line, 0)):
+            for low, high in ((gap - more, arm + more), (-arm - more, -gap + more)):
+                draw.line((x + low, y, x + high, y), fill=colour, width=width)
+                draw.line((x, y + low, x, y + high), fill=colour, width=width)
+    return picture
+
+
 def _percent(share: float) -> str:
     return f'{100 * share:.1f} %' if share >= 0.001 else '< 0.1 %'
 
@@ -171,10 +222,14 @@ def _font(height: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size=round(min(max(height * _TEXT, low), high)))
 
 
+def enlargement(image: np.ndarray) -> int:
+    """Return by which number the sides of a small image are multiplied, so that text fits."""
+    return max(1, -(-_SMALLEST // max(1, min(image.shape[:2]))))
+
+
 def _enlarged(image: np.ndarray) -> tuple[Image.Image, int]:
     """Return a picture, enlarged by a whole number if it is too small for text, and the number."""
-    picture = Image.fromarray(image)
-    scale = max(1, -(-_SMALLEST // max(1, min(picture.size))))
+    picture, scale = Image.fromarray(image), enlargement(image)
     if scale > 1:
         size = (picture.width * scale, picture.height * scale)
         picture = picture.resize(size, Image.Resampling.LANCZOS)

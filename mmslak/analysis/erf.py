@@ -34,7 +34,8 @@ def contribution_scores(
 
     Args:
         backbone (nn.Module): Maps images of shape (1, C, H, W) to a feature map of shape
-            (1, D, h, w), or to a sequence of feature maps, of which the last one is used.
+            (1, D, h, w), or to a sequence of feature maps, of which the last one is used. With
+            :class:`PredictedScore` it is a whole segmentor, and the position a pixel.
         image (Tensor): Of shape (1, C, H, W).
         point (tuple[int, int], optional): Position (x, y) in the last feature map, from 0.
             Default: its centre, (w // 2, h // 2).
@@ -51,6 +52,31 @@ def contribution_scores(
     # autograd.grad does not work with the reentrant checkpointing of other backbones.
     features[0, :, y, x].relu().sum().backward()
     return image.grad[0].relu().sum(0).double().cpu().numpy(), tuple(features.shape[-2:])
+
+
+class PredictedScore(nn.Module):
+    """The score of the predicted class at each pixel, for :func:`contribution_scores`.
+
+    It is relative to the mean score of all classes, because a softmax depends only on differences.
+    It is therefore never negative. For a segmentor with a single score per pixel, which predicts
+    by its sign, it is the absolute value.
+
+    Args:
+        segmentor (nn.Module): A segmentor of MMSegmentation. It processes the whole image at once,
+            whatever ``test_cfg.mode`` is.
+    """
+
+    def __init__(self, segmentor: nn.Module):
+        super().__init__()
+        self.segmentor = segmentor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map a normalised image of shape (1, C, H, W) to scores of shape (1, 1, H, W)."""
+        shape = tuple(image.shape[-2:])
+        scores = self.segmentor.encode_decode(image, [dict(img_shape=shape, ori_shape=shape)])
+        if scores.shape[1] == 1:
+            return scores.abs()
+        return scores.amax(1, keepdim=True) - scores.mean(1, keepdim=True)
 
 
 def check_backbone(

@@ -92,6 +92,20 @@ def main() -> None:
     print('\n'.join(lines))
 
 
+def model_arguments(first: str) -> int:
+    """Return how many arguments name a model if this is the first of them.
+
+    Args:
+        first (str): An argument.
+
+    Returns:
+        int: 2 for a config, which a checkpoint follows, 1 for an exported model, otherwise 0.
+    """
+    if is_config(first):
+        return 2
+    return 1 if first in pretrained_names() or first.endswith(SAFETENSORS) else 0
+
+
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Separate what names the model from the inputs.
 
@@ -104,13 +118,7 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     Raises:
         ValueError: If there is no input.
     """
-    first = arguments[0]
-    if is_config(first):
-        count = 2
-    elif first in pretrained_names() or first.endswith(SAFETENSORS):
-        count = 1
-    else:
-        count = 0
+    count = model_arguments(arguments[0])
     if len(arguments) <= count:
         names = ('', 'MODEL', 'CONFIG CHECKPOINT')[count]
         raise ValueError(f'no input: give {names} and then images, videos or directories')

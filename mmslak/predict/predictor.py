@@ -155,13 +155,30 @@ class Predictor:
         Returns:
             Image: Overlay and legend, boxes and masks, or the five best classes.
         """
-        pixels = np.ascontiguousarray(_array(image)[..., ::-1])
+        pixels = np.ascontiguousarray(as_array(image)[..., ::-1])
         if self.task == 'segmentation':
             labels = sample.pred_sem_seg.data[0].cpu().numpy()
             return draw_segmentation(pixels, labels, self.meta)
         if self.task == 'classification':
             return draw_classification(pixels, sample.pred_score.cpu().numpy(), self.meta)
         return draw_detection(pixels, instances_of(sample), self.meta, min_score)
+
+    def network_input(self, image) -> tuple[torch.Tensor, tuple[int, int]]:
+        """Return an image as the network receives it, and its size in it.
+
+        Args:
+            image: As in ``__call__``. It is not divided into tiles.
+
+        Returns:
+            tuple[Tensor, tuple[int, int]]: Normalised image of shape (1, C, H, W), and the height
+            and width without padding at the bottom and on the right.
+
+        Raises:
+            BadImageError: As for ``__call__``.
+        """
+        data = self._rest(self._loaded(image, 0))
+        size = data['data_samples'].img_shape[:2]
+        return self.model.data_preprocessor(pseudo_collate([data]), False)['inputs'], tuple(size)
 
     def show(self, image, sample, min_score: float = MIN_SCORE) -> None:
         """Draw a prediction and show it in a window."""
@@ -178,7 +195,7 @@ class Predictor:
             if loaded is None or loaded.get('img') is None:
                 raise BadImageError(f'{image} cannot be decoded')
             return loaded
-        return _results(_array(image), index)
+        return _results(as_array(image), index)
 
     def _run(self, batch: list[dict]) -> list:
         if not batch:
@@ -315,8 +332,15 @@ def _merge(model: nn.Module) -> None:
         backbone.eval().switch_to_deploy()
 
 
-def _array(image) -> np.ndarray:
-    """Return an image of any kind as an array of shape (H, W, 3) in BGR."""
+def as_array(image) -> np.ndarray:
+    """Return an image as an array of shape (H, W, 3) in BGR, upright by its EXIF orientation.
+
+    Args:
+        image: A path, an array or a PIL image, as for :class:`Predictor`.
+
+    Raises:
+        ValueError: If it is something else.
+    """
     if isinstance(image, (str, Path)):
         with Image.open(image) as opened:
             image = ImageOps.exif_transpose(opened).convert('RGB')
