@@ -283,7 +283,8 @@ def _examples(
             (x,) = inputs or keywords.values()
             device = x.device.type
             autocast = None
-            if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            # PyTorch 2.5 cannot compile torch.amp.is_autocast_available.
+            if device != 'meta' and torch.is_autocast_enabled(device):
                 autocast = torch.get_autocast_dtype(device)
             seen.setdefault(name, _Example(torch.empty_like(x, device='meta'), autocast))
 
@@ -343,7 +344,9 @@ def _compare(conv: nn.Conv2d, example: _Example, implementation: str) -> tuple[f
     def forward(module: nn.Conv2d, x: Tensor) -> Tensor:
         if not torch.amp.is_autocast_available(device.type):
             return module.forward(x)
-        with torch.autocast(device.type, example.autocast, example.autocast is not None):
+        # The cache may hold weights without gradients, from a call in torch.no_grad.
+        enabled = example.autocast is not None
+        with torch.autocast(device.type, example.autocast, enabled, cache_enabled=False):
             return module.forward(x)
 
     with torch.no_grad():

@@ -229,7 +229,8 @@ def test_accelerate_and_compile(when):
     torch.testing.assert_close(called(x), before, rtol=1e-4, atol=1e-5)
     assert 'mmslak.depthwise_conv2d' in graphs[-1]
     # With and without gradients, before and afterwards; only the last one if compiled afterwards.
-    assert len(graphs) <= 4
+    # PyTorch 2.5 also compiles for the hooks.
+    assert len(graphs) <= (4 if hasattr(torch.compiler, 'set_stance') else 6)
     torch._dynamo.reset()
 
 
@@ -274,7 +275,9 @@ def test_table_as_plain_text():
 
 @pytest.mark.parametrize('rich', [True, False])
 def test_table_is_shown_with_rich_if_installed(rich, capsys, monkeypatch):
-    if not rich:
+    if rich:
+        pytest.importorskip('rich')
+    else:
         real = builtins.__import__
 
         def missing(name, *arguments):
