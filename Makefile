@@ -58,7 +58,7 @@ docs: ## build the documentation as a website in site/
 	@test -x .venv-docs/bin/python || '$(or $(shell command -v python3 2>/dev/null),python3)' -m venv .venv-docs
 	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
-	@echo 'Open site/index.html'
+	@echo 'Open site/index.html, or, to search: python3 -m http.server --directory site'
 
 lint: install ## check formatting, code and the direction of imports
 	@$(VENV_PYTHON) -m ruff format --check .

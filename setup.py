@@ -122,6 +122,8 @@ DEV = [
     'auditwheel',
     # PyTorch's exporter to ONNX, and tests of its files.
     *('onnx', 'onnxscript', 'onnxruntime'),
+    # They run the notebook of the documentation.
+    *('nbclient', 'ipykernel'),
 ]
 
 setup(

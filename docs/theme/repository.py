@@ -51,7 +51,11 @@ def on_page_markdown(markdown, page, config, files):
     folder = posixpath.dirname(page.file.src_uri) or '.'
 
     def rewrite(match):
-        uri = page_uri(resolve(source, match[1]))
+        path = resolve(source, match[1])
+        uri = page_uri(path)
+        if uri == page.file.src_uri:
+            # A notebook links to its own file.
+            uri = path.removeprefix('docs/')
         return posixpath.relpath(uri, folder)
 
     return outside_code(markdown, lambda text: LINK.sub(rewrite, text))
