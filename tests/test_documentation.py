@@ -115,7 +115,7 @@ def test_notebook_runs(tmp_path, monkeypatch):
     nbclient.NotebookClient(content, timeout=TIMEOUT, resources=resources).execute()
     outputs = [output for cell in content.cells for output in cell.get('outputs', [])]
     printed = ''.join(output['text'] for output in outputs if output.output_type == 'stream')
-    assert float(re.search(r'mIoU: (\d+\.\d+)', printed)[1]) > 15
+    assert float(re.search(r'mIoU: (\d+\.\d+)', printed)[1]) > 10
     # The active share of all maskable weights of the recipe.
     assert ' 60.0%  all' in printed
     shown = [output for output in outputs if 'image/png' in output.get('data', {})]
