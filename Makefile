@@ -8,7 +8,7 @@
 #   make lock UPGRADE=1                       pin newer versions
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-det test test-all test-lowest test-matrix wheel lint format lock clean
+.PHONY: help install demo demo-det test test-all test-lowest test-matrix wheel docs lint format lock clean
 
 # Settings of the caller's shell that would leak into the environment made here.
 unexport PYTHON PYTHONPATH PYTHONHOME VIRTUAL_ENV
@@ -54,6 +54,12 @@ wheel: install ## build a wheel in dist/ with the CPU kernels for x86-64
 	@MMSLAK_PREBUILT=1 $(VENV_PYTHON) -m pip wheel --quiet --no-build-isolation --no-deps --no-index --wheel-dir dist .
 	@$(dir $(VENV_PYTHON))auditwheel show dist/*.whl
 
+docs: ## build the documentation as a website in site/
+	@test -x .venv-docs/bin/python || '$(or $(shell command -v python3 2>/dev/null),python3)' -m venv .venv-docs
+	@.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+	@echo 'Open site/index.html, or, to search: python3 -m http.server --directory site'
+
 lint: install ## check formatting, code and the direction of imports
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m ruff check .
@@ -67,5 +73,5 @@ lock: ## pin for each stack what setup.py asks for
 	@$(INSTALL) --lock $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the environments and everything that can be made again (the wheelhouse stays)
-	rm -rf .venv .venv-* .install.lock build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .install.lock build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

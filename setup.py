@@ -126,6 +126,8 @@ DEV = [
     # PyTorch's exporter to ONNX, and tests of its files.
     *('onnx', 'onnxscript', 'onnxruntime'),
     *WEIGHTS,
+    # They run the notebook of the documentation.
+    *('nbclient', 'ipykernel'),
 ]
 
 setup(

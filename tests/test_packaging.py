@@ -73,3 +73,38 @@ def test_trained_models_are_package_data(monkeypatch):
     others = {path.name for path in folder.iterdir() if path.suffix not in ('.py', '')}
     assert packed == others >= {'slak_nano_camvid.safetensors', 'slak_nano_camvid.md'}
     assert any(wanted.startswith('safetensors>=') for wanted in given['install_requires'])
+
+
+def dockerfile():
+    """Return the instructions of the Dockerfile, each in one line."""
+    text = (ROOT / 'Dockerfile').read_text(encoding='utf-8').replace('\\\n', ' ')
+    return [line.split(maxsplit=1) for line in text.splitlines() if line and line[0] != '#']
+
+
+def test_dockerfile_runs_targets_of_the_makefile():
+    makefile = (ROOT / 'Makefile').read_text(encoding='utf-8')
+    commands = [text for name, text in dockerfile() if name in ('RUN', 'CMD')]
+    targets = [re.search(r'\bmake\W+([a-z-]+)', command) for command in commands[1:]]
+    assert [target[1] for target in targets] == ['install', 'demo']
+    for target in targets:
+        assert re.search(rf'^{target[1]}: ', makefile, re.MULTILINE)
+
+
+def test_dockerfile_has_a_supported_python_and_a_compiler(monkeypatch):
+    instructions = dockerfile()
+    assert instructions[0][0] == 'FROM'
+    minor = int(re.fullmatch(r'python:3\.(\d+)-slim', instructions[0][1])[1])
+    low, high = map(
+        int, re.findall(r'3\.(\d+)', arguments_of_setup(monkeypatch)['python_requires'])
+    )
+    assert low <= minor < high
+    # One of the compilers that `make install` looks for.
+    assert 'g++' in instructions[1][1].split()
+
+
+def test_image_has_what_an_installation_reads():
+    ignored = {
+        line for line in (ROOT / '.dockerignore').read_text().splitlines() if line[:1] != '#'
+    }
+    tracked = subprocess.check_output(['git', 'ls-files'], cwd=ROOT, text=True).splitlines()
+    assert not ignored & {path.split('/')[0] for path in tracked}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import ROOT, TIMEOUT
+from mmengine.config import Config
 
 pytestmark = [
     pytest.mark.slow,
@@ -62,7 +63,8 @@ def environment(wheel, tmp_path_factory):
     site = Path(sysconfig.get_path('purelib', vars={'base': str(folder)}))
     # The packages that the wheel needs. Paths in this file are not searched for further .pth files,
     # so that an editable installation of the checkout has no effect.
-    (site / 'base.pth').write_text(sysconfig.get_path('purelib'))
+    installed = [path for path in sys.path if Path(path).name == 'site-packages']
+    (site / 'base.pth').write_text('\n'.join(installed))
     pip = [sys.executable, '-m', 'pip', '--python', folder / 'bin' / 'python', 'install']
     run(*pip, '--no-deps', '--no-index', '--ignore-installed', wheel)
     where = run(folder / 'bin' / 'python', '-c', 'import mmslak; print(mmslak.__file__)')
@@ -208,3 +210,22 @@ def test_training_and_test_outside_the_checkout(environment, sample_data, tmp_pa
     image = ROOT / 'tests/data/camvid/images/test/0001TP_008550.jpg'
     run(mmslak, 'predict', config, work_dir / 'iter_2.pth', image, cwd=tmp_path)
     assert (tmp_path / 'predictions/labels/0001TP_008550.png').is_file()
+
+
+def test_mim_searches_copies_and_trains_configs(environment, sample_data, tmp_path):
+    pytest.importorskip('mmseg')
+    pytest.importorskip('mim', reason='openmim is not installed')
+    mim = environment / 'bin' / 'python', '-m', 'mim'
+    found = run(*mim, 'search', 'mmslak', '--valid-config', cwd=tmp_path)
+    names = 'upernet_slak_t_ade20k', 'slak_nano_camvid'
+    assert all(f"'{name}'" in found for name in names)
+    run(*mim, 'download', 'mmslak', '--config', *names, '--dest', 'copies', cwd=tmp_path)
+    copies = tmp_path / 'copies'
+    assert {path.name for path in copies.iterdir()} == {f'{name}.py' for name in names}
+    copy = Config.fromfile(copies / f'{names[0]}.py')
+    wanted = Config.fromfile(ROOT / f'configs/{names[0]}.py')
+    assert copy.to_dict() == wanted.to_dict()
+    options = [f'data_root={sample_data(20, 96)}/ADEChallengeData2016', *SMALL]
+    command = 'train', 'mmslak', 'upernet_slak_nano_ade20k.py', '--gpus', '0', '--work-dir', 'out'
+    run(*mim, *command, '--cfg-options', *options, cwd=tmp_path)
+    assert (tmp_path / 'out/iter_2.pth').is_file()
