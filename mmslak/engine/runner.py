@@ -22,7 +22,7 @@ from ..checkpoints import read_checkpoint
 from ..validation.images import BadImageError, check_images, name_bad_images, no_image_left
 from .hooks.checkpoint_fit import check_fit
 from .hooks.exact_resume import POSITION, VALIDATED
-from .hooks.stop_signal import StopSignalHook
+from .hooks.stop_signal import ShieldedWorker, StopSignalHook
 from .seeded_batches import SeededBatches, seed_batches
 
 # Messages of MMEngine that go to the log file, but not to the terminal.
@@ -212,7 +212,12 @@ class Runner(MMEngineRunner):
             check_images(dataset, bool(self.cfg.get('skip_bad_images')), self.logger)
             name_bad_images(dataset)
             dataloader = dict(dataloader, dataset=dataset)
-        return super().build_dataloader(dataloader, seed, diff_rank_seed)
+        loader = super().build_dataloader(dataloader, seed, diff_rank_seed)
+        if getattr(loader, 'num_workers', 0) and not isinstance(
+            loader.worker_init_fn, ShieldedWorker
+        ):
+            loader.worker_init_fn = ShieldedWorker(loader.worker_init_fn)
+        return loader
 
     @property
     def iter(self) -> int:

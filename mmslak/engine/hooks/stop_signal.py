@@ -1,8 +1,11 @@
 """Saving a checkpoint when a training is told to stop."""
 
+import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
+from multiprocessing.util import Finalize
 
 import torch
 from mmengine.device import get_device
@@ -54,6 +57,37 @@ class _Forks:
                 ending = number == signal.SIGTERM
                 signal.signal(number, signal.SIG_DFL if ending else signal.SIG_IGN)
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+
+def _kill_children() -> None:
+    children = [child for child in multiprocessing.active_children() if child.daemon]
+    if children:
+        # PyTorch's handler would raise an error.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for child in children:
+        child.kill()
+
+
+class ShieldedWorker:
+    """Start of a process that loads data, which SIGTERM does not end.
+
+    Schedulers send SIGTERM to all processes of a training. PyTorch raises an error in the middle of
+    an iteration if one that loads data ends.
+
+    Args:
+        init (Callable, optional): The ``worker_init_fn`` of the data loader.
+    """
+
+    def __init__(self, init: Callable[[int], None] | None):
+        self.init = init
+        # At its end, multiprocessing sends SIGTERM to such processes and waits for them for ever.
+        Finalize(None, _kill_children, exitpriority=0)
+
+    def __call__(self, worker_id: int) -> None:
+        """Hold back SIGTERM, and call ``init``."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        if self.init is not None:
+            self.init(worker_id)
 
 
 @HOOKS.register_module()

@@ -13,8 +13,10 @@ import pytest
 import torch
 from helpers import ROOT, run_tool
 from mmengine.hooks import CheckpointHook
+from torch.utils.data import DataLoader
 
 from mmslak.engine import StopSignalHook
+from mmslak.engine.hooks.stop_signal import ShieldedWorker
 
 
 class Saving(CheckpointHook):
@@ -127,15 +129,28 @@ def test_a_process_that_loads_data_ignores_signals_to_the_group():
     hook.after_train(runner)
 
 
+def test_a_data_loader_outlives_sigterm_to_its_processes():
+    data = list(range(40))
+    loader = DataLoader(data, num_workers=2, worker_init_fn=ShieldedWorker(None))
+    batches = iter(loader)
+    # One of each process, so that both are ready.
+    found = [int(next(batches)), int(next(batches))]
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    assert found + [int(batch) for batch in batches] == data
+
+
 @pytest.mark.slow
 def test_a_stopped_training_continues_exactly(tmp_path, sample_data):
+    """SIGTERM is sent to all processes, as by schedulers."""
     pytest.importorskip('mmseg')
     config = 'configs/sample/upernet_slak_nano_ade20k.py'
     options = [
         f'data_root={sample_data(20, 96)}/ADEChallengeData2016', 'train_cfg.max_iters=40',
         'train_cfg.val_interval=100', 'train_dataloader.batch_size=2', 'param_scheduler.1.end=40',
         'default_hooks.logger.interval=1', 'model.decode_head.channels=16',
-        'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+        'train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True',
         'default_hooks.checkpoint.interval=40', 'default_hooks.sparsity.update.every=5',
     ]  # fmt: skip
     command = ['tools/train.py', config, '--work-dir']
@@ -143,13 +158,13 @@ def test_a_stopped_training_continues_exactly(tmp_path, sample_data):
     process = subprocess.Popen(
         [sys.executable, *command, str(tmp_path / 'cut'), '--cfg-options', *options],
         cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': '1'},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     lines = []
     for line in process.stdout:
         lines.append(line)
         if re.search(r'Iter\(train\) \[ *7/', line):
-            process.send_signal(signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)
     assert process.wait() == 128 + signal.SIGTERM, ''.join(lines)
     assert 'to continue, add --resume' in lines[-1]
     run_tool(*command, tmp_path / 'cut', '--resume', options=options)
