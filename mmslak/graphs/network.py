@@ -107,7 +107,7 @@ class _Subsampling(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if function is F.max_pool2d and args[1] == 1 and set(kwargs) == {'stride'}:
+        if function is F.max_pool2d and args[1:] == (1,) and not kwargs.get('return_indices'):
             step = kwargs['stride']
             return args[0][..., ::step, ::step]
         return function(*args, **kwargs)
