@@ -38,6 +38,7 @@ NETWORKS = {
     'nano_original_size': 'UperNet + SLaK-nano, second part at 480 x 360 (ours)',
     'upernet_slak_nano_finetune_camvid': 'UperNet + SLaK-nano, second part (ours)',
     'upernet_slak_nano_colour_camvid': 'UperNet + SLaK-nano, third part (ours)',
+    'nano_part4': 'UperNet + SLaK-nano, fourth part (ours)',
     'upernet_slak_nano_final_camvid': 'UperNet + SLaK-nano (ours)',
     'upernet_slak_micro_camvid': 'UperNet + SLaK-micro (ours)',
 }
