@@ -208,7 +208,7 @@ def test_training_and_test_outside_the_checkout(environment, sample_data, tmp_pa
     text = run(mmslak, 'test', config, work_dir / 'iter_2.pth', *options, cwd=tmp_path)
     assert 'mIoU' in text and str(ROOT) not in text
     image = ROOT / 'tests/data/camvid/images/test/0001TP_008550.jpg'
-    run(mmslak, 'predict', config, work_dir / 'iter_2.pth', image, cwd=tmp_path)
+    run(mmslak, 'predict', config, work_dir / 'iter_2.pth', image, *options, cwd=tmp_path)
     assert (tmp_path / 'predictions/labels/0001TP_008550.png').is_file()
 
 
