@@ -19,6 +19,8 @@ from ..models import SLaK, build_model
 #: Thresholds t of the high-contribution area ratio in the paper's table 10.
 THRESHOLDS = (0.2, 0.3, 0.5, 0.99)
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+#: Colours of pictures show this power of :func:`rescaled_log`.
+GAMMA = 0.4
 #: Mean and standard deviation of ImageNet in RGB, for configs without a data preprocessor.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 

@@ -49,7 +49,8 @@ class PictureHook(Hook):
             self._draw(sample)
 
     def _draw(self, sample) -> None:
-        truth, meta = loaded_sample(self.dataset, self._indices[sample.img_path]), self._meta
+        truth = loaded_sample(self.dataset, self._indices[sample.img_path])
+        meta = self.dataset.metainfo
         image = np.ascontiguousarray(truth['img'][..., ::-1])
         labelled, wanted = draw_labels(image, truth, meta)
         predicted, found = draw_prediction(image, sample, meta)
@@ -62,10 +63,6 @@ class PictureHook(Hook):
             cell=min(max(*image.shape[:2], _SMALLEST), _LARGEST),
             legend=legend,
         )
-
-    @property
-    def _meta(self) -> dict:
-        return self.dataset.metainfo
 
 
 def draw_prediction(image: np.ndarray, sample, meta: dict) -> tuple[Image.Image, set[int]]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from ..analysis.drawing import MIN_SCORE, draw_class, draw_detection, instances_of, overlay
-from ..cli.browse import build_dataset, loaded_sample
+from ..analysis.drawing import MIN_SCORE, instances_of
+from ..cli.browse import build_dataset, draw_labels, loaded_sample
+from ..cli.pictures import draw_prediction
 from ..predict import Predictor
 
 #: Least intersection over union of a box that is found.
@@ -86,7 +87,8 @@ def measure(
         truth = loaded_sample(dataset, i * len(dataset) // count)
         image = np.ascontiguousarray(truth['img'][..., ::-1])
         sample = predictor(truth['img'])
-        confusion, score, pictures = compare[predictor.task](image, truth, sample, meta)
+        confusion, score = compare[predictor.task](truth, sample, meta)
+        pictures = [draw_labels(image, truth, meta)[0], draw_prediction(image, sample, meta)[0]]
         name = str(truth['img_path']).rpartition('/')[2]
         quality.add(confusion, score, name, [Image.fromarray(image), *pictures])
         on_image()
@@ -101,25 +103,25 @@ def counted(truth: np.ndarray, found: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def _segmentation(image, truth, sample, meta: Mapping):
+def _segmentation(truth, sample, meta: Mapping):
     labels = truth['gt_seg_map']
     found = sample.pred_sem_seg.data[0].cpu().numpy()
     confusion = counted(labels, found, len(meta['classes']))
     union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
     present = confusion.sum(1) > 0
     score = np.mean(confusion.diagonal()[present] / union[present]) if present.any() else np.nan
-    return confusion, score, [overlay(image, labels, meta), overlay(image, found, meta)]
+    return confusion, score
 
 
-def _class(image, truth, sample, meta: Mapping):
+def _class(truth, sample, meta: Mapping):
     label = int(np.ravel(truth['gt_label'])[0])
     scores = sample.pred_score.cpu().numpy()
     best = int(scores.argmax())
     confusion = counted(np.array([label]), np.array([best]), len(meta['classes']))
-    return confusion, float(scores[label]), [draw_class(image, i, meta) for i in (label, best)]
+    return confusion, float(scores[label])
 
 
-def _detection(image, truth, sample, meta: Mapping):
+def _detection(truth, sample, meta: Mapping):
     boxes = truth['gt_bboxes']
     wanted = dict(
         bboxes=np.asarray(getattr(boxes, 'tensor', boxes)).reshape(-1, 4),
@@ -140,11 +142,7 @@ def _detection(image, truth, sample, meta: Mapping):
         confusion[count, found['labels'][j]] += 1
     total = len(wanted['labels']) + len(found['labels'])
     score = 2 * right / total if total else np.nan
-    return (
-        confusion,
-        score,
-        [draw_detection(image, item, meta, MIN_SCORE) for item in (wanted, found)],
-    )
+    return confusion, score
 
 
 def matched(wanted: np.ndarray, found: np.ndarray, scores: np.ndarray) -> dict[int, int]:

@@ -7,12 +7,16 @@ import torch
 from PIL import Image
 
 from ..analysis.drawing import draw_heat_map
-from ..analysis.erf import PredictedScore, area_ratio, contribution_scores, rescaled_log
+from ..analysis.erf import (
+    GAMMA,
+    PredictedScore,
+    area_ratio,
+    contribution_scores,
+    rescaled_log,
+)
 from ..predict import Predictor
 from .display_size import MOST_PIXELS, shrunk
 
-#: Colours show this power of the values, as by default in ``tools/analysis/erf.py``.
-_GAMMA = 0.4
 #: Side of the squares over which the contributions are averaged for the picture. Those of single
 #: pixels differ much from their neighbours, because the stem has a stride.
 _BLOCK = 8
@@ -56,7 +60,7 @@ def draw_field(image: np.ndarray, field: PixelField) -> Image.Image:
     """Draw a field over its image of shape (H, W, 3) in RGB."""
     size = [max(1, side // _BLOCK) for side in reversed(field.scores.shape)]
     means = Image.fromarray(field.scores.astype(np.float32)).resize(size, Image.Resampling.BOX)
-    values = rescaled_log(np.asarray(means)) ** _GAMMA
+    values = rescaled_log(np.asarray(means)) ** GAMMA
     point = tuple(
         (at + 0.5) / side
         for at, side in zip(field.pixel, reversed(field.scores.shape), strict=True)

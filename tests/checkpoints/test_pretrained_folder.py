@@ -1,5 +1,6 @@
 """Backbones saved in directories and on the Hugging Face hub, and loaded again."""
 
+import inspect
 import json
 import logging
 import os
@@ -58,6 +59,11 @@ def assert_same(backbone, other):
     assert list(found) == list(state)
     for name, value in state.items():
         assert torch.equal(found[name], value) and found[name].dtype == value.dtype, name
+
+
+def test_every_argument_is_kept():
+    wanted = set(inspect.signature(SLaK).parameters) - {'init_cfg'}
+    assert set(SLaK(**ARGUMENTS).arguments) == wanted
 
 
 def test_round_trip_is_lossless(tmp_path):

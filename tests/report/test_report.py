@@ -212,8 +212,7 @@ def test_confusion_of_detections():
         scores=torch.tensor([0.9, 0.8, 0.2]),
     )
     meta = dict(classes=['a', 'b'])
-    image = np.zeros((64, 64, 3), np.uint8)
-    confusion, score, _ = _detection(image, truth, SimpleNamespace(pred_instances=instances), meta)
+    confusion, score = _detection(truth, SimpleNamespace(pred_instances=instances), meta)
     # The first object has the wrong class, the second is missed (low score), one box is too many.
     assert confusion.tolist() == [[0, 1, 0], [0, 0, 1], [0, 1, 0]]
     assert score == 0

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmslak.analysis.erf import (
+    GAMMA,
     THRESHOLDS,
     ERFState,
     InputReader,
@@ -202,9 +203,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--gamma',
         type=float,
-        default=0.4,
+        default=GAMMA,
         help='colours show this power of the values, which makes small ones visible; the paper '
-        'has 1 (default: 0.4)',
+        'has 1 (default: %(default)s)',
     )
     parser.add_argument(
         '--seed', type=int, default=0, help='seed of images and initialisation (default: 0)'

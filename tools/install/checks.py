@@ -4,7 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-MIN_FREE_GB = 7  # .venv takes 5.5 GB, and uv's cache shares its files with it
+MIN_FREE_GB = 7  # .venv takes 6.2 GB, and uv's cache shares its files with it
 
 
 class InstallError(Exception):
