@@ -3,6 +3,7 @@
 from . import packaged_configs
 from .hooks import (
     CheckpointFitHook,
+    CUDAGraphHook,
     DynamicSparsityHook,
     ExactResumeHook,
     FinishTrainingHook,
@@ -24,6 +25,7 @@ from .optim import (
 
 __all__ = [
     'AmpOptimWrapper',
+    'CUDAGraphHook',
     'CheckpointFitHook',
     'DetectionResults',
     'DynamicSparsityHook',

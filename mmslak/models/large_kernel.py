@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import LargeKernelConv2d, decomposed_conv2d, depthwise_conv2d
+from ..ops.branch_norms import sum_of_batch_norms
 from ..ops.depthwise import add_centred
 from ..ops.layout import prefers_planar, to_channels_last, to_planar
 from .arguments import check_kernels
@@ -96,10 +97,19 @@ class SpatialMixing(nn.Module):
                 implementation = self.tall.conv.implementation
                 return decomposed_conv2d(x, **kernels, bias=bias, implementation=implementation)
             return depthwise_conv2d(x, kernels['large'], bias, self.large.conv.implementation)
-        out = 0
-        for name in self.branch_names:
-            out = out + getattr(self, name)(x)
-        return out
+        branches = [getattr(self, name) for name in self.branch_names]
+        if any(
+            len(branch) != 2
+            or branch._forward_hooks
+            or branch._forward_pre_hooks
+            or branch._backward_hooks
+            or branch._backward_pre_hooks
+            for branch in branches
+        ):
+            # A single branch has no norm, and hooks must be called.
+            return sum(branch(x) for branch in branches)
+        features = [branch.conv(x) for branch in branches]
+        return sum_of_batch_norms(features, [branch.norm for branch in branches])
 
     def switch_to_deploy(self) -> None:
         """Replace the branches by merged convolutions, in place.

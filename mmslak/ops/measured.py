@@ -190,7 +190,7 @@ def converted(x: Tensor, dtype: torch.dtype, memory_format: torch.memory_format)
         try:
             return triton().converted(x, dtype, memory_format)
         except Exception as error:
-            _fall_back(error)
+            fall_back(error)
     return x.to(dtype=dtype, memory_format=memory_format)
 
 
@@ -336,12 +336,17 @@ def _run(
         try:
             return call(triton(), blocks=choice.blocks)
         except Exception as error:
-            _fall_back(error)
+            fall_back(error)
     return call(native)
 
 
-def _fall_back(error: Exception) -> None:
-    """Note why PyTorch's convolution replaces a Triton kernel that was chosen."""
+def fall_back(error: Exception) -> None:
+    """Warn once that PyTorch's operators replace a Triton kernel, and use no other from now on.
+
+    Args:
+        error (Exception): What the kernel raised. After a lack of memory or an unsupported shape
+            the kernels are tried again.
+    """
     if _is_out_of_memory(error):
         _warn('memory', 'there is too little memory for a Triton kernel')
         return

@@ -31,7 +31,7 @@ GPU. ``measured.py`` times them and :data:`OTHERS` on the GPU where they run.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import gcd
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
 from .precision import tf32_allowed
+from .triton_launch import Plan, launch, planned
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 #: Smallest number of programs of the weight gradient, if there are enough lines: several for each
@@ -202,7 +203,7 @@ def _convolve(x: Tensor, weight: Tensor, dilation: Sequence[int], blocks: Blocks
         spread[..., ::step] = weights
         weights = spread
     padded = F.pad(weights, (plan.margin, plan.margin))
-    _launch(_forward_kernel, plan, x, padded, planar)
+    launch(_forward_kernel, plan, x, padded, planar)
     if planar is out:
         return out
     return _transposed_into(out, planar) if _is_transposition(planar, out) else out.copy_(planar)
@@ -237,29 +238,26 @@ def _is_transposition(x: Tensor, out: Tensor) -> bool:
 
 def _transposed_into(out: Tensor, x: Tensor) -> Tensor:
     """Copy ``x`` into ``out``, see :func:`_is_transposition`."""
-    key = ('transpose', x.shape, x.is_contiguous(), x.dtype, out.dtype, x.device)
-    plan = _plans.get(key)
-    if plan is None:
+
+    def make() -> Plan:
         images, channels, height, width = x.shape
         sizes = (channels, height * width) if x.is_contiguous() else (height * width, channels)
         sides = [min(TILE, max(16, triton.next_power_of_2(size))) for size in sizes]
         blocks = [triton.cdiv(size, side) for size, side in zip(sizes, sides, strict=True)]
-        plan = _Plan(
-            None,
-            Blocks(*sides, 1, warps=4, stages=1),
+        return Plan(
             images * blocks[0] * blocks[1],
-            None,
             dict(
                 rows=sizes[0], columns=sizes[1], row_blocks=blocks[0], column_blocks=blocks[1],
                 ROWS=sides[0], COLUMNS=sides[1],
             ),
         )  # fmt: skip
-        _remember(key, plan)
-    _launch(_transpose_kernel, plan, x, out)
+
+    key = ('transpose', x.shape, x.is_contiguous(), x.dtype, out.dtype, x.device)
+    launch(_transpose_kernel, planned(key, make), x, out)
     return out
 
 
-def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
+def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_LinesPlan':
     short, long = lines.kernel[0], lines.extent
     row_blocks = triton.cdiv(lines.rows, blocks.lines)
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
@@ -268,12 +266,9 @@ def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
     # outputs + inputs - 2 positions after them.
     margin = blocks.outputs + blocks.inputs
     padded_length = margin + long + margin
-    return _Plan(
-        lines,
-        blocks,
+    return _LinesPlan(
         # In one grid dimension, because the other two have at most 65535 programs.
         lines.channels * output_blocks * row_blocks,
-        None,
         dict(
             **lines.arguments('x', 'out'),
             row_blocks=row_blocks,
@@ -287,7 +282,9 @@ def _plan_forward(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
             MARGIN=margin,
             **_constants(x, blocks),
         ),
-        margin,
+        **_launch_settings(blocks),
+        lines=lines,
+        margin=margin,
     )
 
 
@@ -329,11 +326,11 @@ def weight_gradient(
 
     plan = _plan('weight_gradient', x, grad, kernel, dilation, blocks)
     sums = x.new_empty(plan.buffer, dtype=torch.float32)
-    _launch(_weight_gradient_kernel, plan, x, grad, sums)
+    launch(_weight_gradient_kernel, plan, x, grad, sums)
     return plan.lines.along_lines(sums.sum(1)).to(x.dtype).unsqueeze(1).contiguous()
 
 
-def _plan_weight_gradient(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan':
+def _plan_weight_gradient(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_LinesPlan':
     short, long = lines.kernel
     output_blocks = triton.cdiv(lines.length, blocks.outputs)
     half = lines.extent // 2
@@ -348,11 +345,8 @@ def _plan_weight_gradient(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan'
     part_rows = triton.cdiv(triton.cdiv(lines.rows, parts), blocks.lines) * blocks.lines
     parts = triton.cdiv(lines.rows, part_rows)
     pieces = parts * output_blocks * input_blocks
-    return _Plan(
-        lines,
-        blocks,
+    return _LinesPlan(
         lines.channels * pieces * short,
-        (lines.channels, pieces, short, long),
         dict(
             **lines.arguments('x', 'grad'),
             long=long,
@@ -364,6 +358,9 @@ def _plan_weight_gradient(x: Tensor, lines: '_Lines', blocks: Blocks) -> '_Plan'
             WEIGHTS=min(64, max(16, triton.next_power_of_2(long))),
             **_constants(x, blocks),
         ),
+        **_launch_settings(blocks),
+        lines=lines,
+        buffer=(lines.channels, pieces, short, long),
     )
 
 
@@ -502,6 +499,10 @@ def _constants(x: Tensor, blocks: Blocks) -> dict:
     )
 
 
+def _launch_settings(blocks: Blocks) -> dict:
+    return dict(warps=blocks.warps, stages=blocks.stages, registers=blocks.registers)
+
+
 def _precision(dtype: torch.dtype) -> str:
     if dtype != torch.float32:
         return '16'
@@ -550,23 +551,15 @@ def _fitted(name: str, blocks: Blocks, lines: _Lines) -> Blocks:
 
 
 @dataclass
-class _Plan:
-    """What a call needs besides the tensors. It depends on their shapes and strides alone."""
+class _LinesPlan(Plan):
+    """The plan of a pass over lines."""
 
-    lines: _Lines | None
-    blocks: Blocks
-    programs: int
-    buffer: tuple[int, ...] | None  #: shape of the partial sums
-    arguments: dict  #: without the three pointers
+    lines: _Lines | None = None
+    buffer: tuple[int, ...] | None = None  #: shape of the partial sums
     margin: int = 0  #: zeros before the weights
-    #: Compiled kernels by device and by whether the tensors start at multiples of 16 bytes.
-    compiled: dict = field(default_factory=dict)
 
 
 _PLANNERS = {'forward': _plan_forward, 'weight_gradient': _plan_weight_gradient}
-#: Making a plan takes longer than a small convolution.
-_plans: dict[tuple, _Plan] = {}
-_MOST_PLANS = 4096
 
 
 def _plan(
@@ -576,49 +569,18 @@ def _plan(
     kernel: tuple[int, int],
     dilation: Sequence[int],
     asked: Blocks | None,
-) -> _Plan:
+) -> _LinesPlan:
     """Return the plan of a pass over planar tensors ``x`` and ``other``."""
-    key = (
-        name, x.shape, x.stride(), other.stride(), x.dtype, kernel, tuple(dilation), asked,
-        _capability(x), _precision(x.dtype),
-    )  # fmt: skip
-    plan = _plans.get(key)
-    if plan is None:
+
+    def make() -> _LinesPlan:
         lines = _Lines.of(kernel, dilation, x.shape, x.element_size(), x.stride(), other.stride())
-        plan = _PLANNERS[name](x, lines, _blocks(name, x, lines, asked))
-        _remember(key, plan)
-    return plan
+        return _PLANNERS[name](x, lines, _blocks(name, x, lines, asked))
 
-
-def _remember(key: tuple, plan: '_Plan') -> None:
-    if len(_plans) >= _MOST_PLANS:
-        _plans.clear()
-    _plans[key] = plan
-
-
-def _launch(kernel, plan: _Plan, *tensors: Tensor) -> None:
-    x = tensors[0]
-    # Triton launches on the current device, which may not be the device of the tensors.
-    with torch.cuda.device_of(x):
-        key = (x.device, *(t.data_ptr() % 16 for t in tensors))
-        compiled = plan.compiled.get(key)
-        if compiled is not None:
-            # Triton would examine all arguments again, which takes longer than a small kernel.
-            compiled[(plan.programs, 1, 1)](*tensors, *plan.arguments.values())
-            return
-        blocks = plan.blocks
-        result = kernel[(plan.programs,)](
-            *tensors,
-            **plan.arguments,
-            num_warps=blocks.warps,
-            num_stages=blocks.stages,
-            maxnreg=blocks.registers,
-        )
-        if not isinstance(kernel, InterpretedFunction):
-            # In the order of the kernel's signature, as a compiled kernel expects them.
-            names = kernel.arg_names[len(tensors) :]
-            plan.arguments = {name: plan.arguments[name] for name in names}
-            plan.compiled[key] = result
+    key = (
+        name, x.shape, x.stride(), other.stride(), x.dtype, x.device, kernel, tuple(dilation),
+        asked, _precision(x.dtype),
+    )  # fmt: skip
+    return planned(key, make)
 
 
 # Arguments that differ between batches and feature maps. They must not cause a new compilation.

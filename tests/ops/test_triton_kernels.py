@@ -6,7 +6,6 @@ another process. The compiler does not need a GPU and is tested in this process.
 """
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,15 @@ from tensors import LAYOUTS, arrange
 
 triton = pytest.importorskip('triton', minversion='3.4')
 
-from mmslak.ops import decomposed_conv2d, measured, reference, triton_kernels  # noqa: E402
+from compiling import compiled, usage  # noqa: E402
+
+from mmslak.ops import (  # noqa: E402
+    decomposed_conv2d,
+    measured,
+    reference,
+    triton_kernels,
+    triton_launch,
+)
 from mmslak.ops.layout import to_channels_last, to_planar  # noqa: E402
 from mmslak.ops.precision import allow_tf32, tf32_allowed  # noqa: E402
 
@@ -171,7 +178,7 @@ def test_lines_divided_into_parts(monkeypatch):
     check((3, 2, 40, 9), (3, 7))
     x, grad = tensor((3, 2, 40, 9), torch.float32), tensor((3, 2, 40, 9), torch.float32, seed=1)
     monkeypatch.setattr(triton_kernels, 'PROGRAMS', 1)
-    monkeypatch.setattr(triton_kernels, '_plans', {})
+    monkeypatch.setattr(triton_launch, '_plans', {})
     whole = triton_kernels.weight_gradient(x, grad, (3, 7))
     assert_near(whole, reference.weight_gradient, x, grad, (3, 7))
 
@@ -205,10 +212,10 @@ def test_conversion_of_the_memory_format(shape, layout, dtype, into, memory_form
 def test_conversion_is_a_transposition(monkeypatch):
     # Both directions run the kernel, not PyTorch's copy.
     launched = []
-    launch = triton_kernels._launch
+    launch = triton_kernels.launch
     monkeypatch.setattr(
         triton_kernels,
-        '_launch',
+        'launch',
         lambda kernel, *args: launched.append(kernel) or launch(kernel, *args),
     )
     x = torch.randn(2, 20, 5, 6, device=DEVICE)
@@ -325,7 +332,7 @@ def test_result_is_bitwise_the_same_in_every_run():
 @runs_kernels
 @pytest.mark.parametrize('shape', [(0, 3, 4, 5), (2, 0, 4, 5), (2, 3, 0, 5), (2, 3, 4, 0)])
 def test_empty_feature_maps(shape, monkeypatch):
-    monkeypatch.setattr(triton_kernels, '_launch', None)
+    monkeypatch.setattr(triton_kernels, 'launch', None)
     x, weight = torch.empty(shape, device=DEVICE), torch.ones(shape[1], 1, 3, 5, device=DEVICE)
     assert triton_kernels.forward(x, weight).shape == shape
     assert input_gradient(x, weight).shape == shape
@@ -352,7 +359,7 @@ def test_more_than_two_to_the_31_elements(shape, kernel, axis, stride, tall, mon
     # With these blocks a line of 18 positions needs several blocks.
     blocks = triton_kernels.Blocks(16, 16, 16, 4, 2)
     monkeypatch.setattr(triton_kernels, 'TABLE', (((None,) * 6, blocks),))
-    monkeypatch.setattr(triton_kernels, '_plans', {})
+    monkeypatch.setattr(triton_launch, '_plans', {})
     small = [1 if i == axis else size for i, size in enumerate(shape)]
     strides = [2 * step for step in torch.empty(small).stride()]
     strides[axis] = stride
@@ -453,53 +460,15 @@ def launches(monkeypatch, capability, shape, kernel, dtype, layout, dilation):
     """Return what the forward pass and the weight gradient would launch with this capability."""
     recorded = []
     with monkeypatch.context() as patch:
-        patch.setattr(triton_kernels, '_launch', lambda *launch: recorded.append(launch))
+        patch.setattr(triton_kernels, 'launch', lambda *launch: recorded.append(launch))
         patch.setattr(triton_kernels, '_capability', lambda x: capability)
+        patch.setattr(triton_launch, '_plans', {})
         x = torch.empty(shape, dtype=dtype, device='meta')
         grad = x.to(memory_format=torch.channels_last) if layout == 'channels_last' else x
         triton_kernels.forward(grad, x.new_empty(shape[1], 1, *kernel), dilation=dilation)
         triton_kernels.weight_gradient(x, grad, kernel, dilation)
     assert len(recorded) == 2
     return recorded
-
-
-def compiled(launch, capability):
-    """Compile a kernel as Triton does for these arguments."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource, make_backend
-    from triton.runtime.jit import create_function_from_signature
-
-    kernel, plan, *tensors = launch
-    blocks = plan.blocks
-    arguments = {**dict(zip(kernel.arg_names, tensors, strict=False)), **plan.arguments}
-    target = GPUTarget('cuda', capability[0] * 10 + capability[1], 32)
-    backend = make_backend(target)
-    passed = dict(
-        arguments,
-        num_warps=blocks.warps,
-        num_stages=blocks.stages,
-        maxnreg=blocks.registers,
-    )
-    bind = create_function_from_signature(kernel.signature, kernel.params, backend)
-    bound, specialization, options = bind(**passed)
-    options, signature, constants, attributes = kernel._pack_args(
-        backend, dict(passed, debug=False), bound, specialization, options
-    )
-    source = ASTSource(kernel, signature, constants, attributes)
-    return triton.compile(source, target=target, options=options.__dict__)
-
-
-def usage(result, folder):
-    """Return the number of registers of a thread and the bytes that it spills."""
-    binary = folder / 'kernel.cubin'
-    binary.write_bytes(result.asm['cubin'])
-    text = subprocess.run(
-        [triton.knobs.nvidia.cuobjdump.path, '-res-usage', str(binary)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return tuple(int(n) for n in re.search(r'REG:(\d+) STACK:(\d+)', text).groups())
 
 
 @pytest.fixture
@@ -519,12 +488,12 @@ def compile_and_inspect(
 ):
     dtype = getattr(torch, precision if 'float' in precision else 'float32')
     for launch in launches(monkeypatch, capability, shape, kernel, dtype, layout, dilation):
-        blocks, arguments = launch[1].blocks, launch[1].arguments
+        arguments = launch[1].arguments
         result = compiled(launch, capability)
         registers, stack = usage(result, folder)
         print(
             f'{launch[0].__name__} {capability} {shape} {kernel} {precision} {layout} '
-            f'{tuple(blocks)} unit {arguments["UNIT"]}: {result.metadata.shared} bytes shared, '
+            f'{arguments}: {result.metadata.shared} bytes shared, '
             f'{registers} registers, {stack} bytes of stack'
         )
         # All GPUs of compute capability 8 and 9 have this much shared memory for a program.
@@ -533,7 +502,7 @@ def compile_and_inspect(
         assert stack <= 64, 'too many registers are spilled'
         tensor_cores = 'wgmma.mma_async' in result.asm['ptx'] or 'mma.sync' in result.asm['ptx']
         assert tensor_cores == (precision != 'ieee')
-        if capability == (9, 0) and blocks.lines >= 64 and blocks.outputs >= 64:
+        if capability == (9, 0) and arguments['LINES'] >= 64 and arguments['OUTPUTS'] >= 64:
             assert ('wgmma.mma_async' in result.asm['ptx']) == tensor_cores
 
 

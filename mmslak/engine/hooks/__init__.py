@@ -1,6 +1,7 @@
 """Hooks for MMEngine's training and test loops, one in each file."""
 
 from .checkpoint_fit import CheckpointFitHook
+from .cuda_graph import CUDAGraphHook
 from .dynamic_sparsity import DynamicSparsityHook
 from .exact_resume import ExactResumeHook
 from .finish_training import FinishTrainingHook
@@ -13,6 +14,7 @@ from .stop_signal import StopSignalHook
 from .throughput import ThroughputHook
 
 __all__ = [
+    'CUDAGraphHook',
     'CheckpointFitHook',
     'DynamicSparsityHook',
     'ExactResumeHook',
