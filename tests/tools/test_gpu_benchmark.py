@@ -12,7 +12,15 @@ pytest.importorskip('triton')
 
 PAGE = ''.join(
     f'<!-- gpu {name} -->\n<!-- end of gpu {name} -->\n'
-    for name in ('correctness', 'operator', 'conversions', 'networks', 'blocks', 'sparse')
+    for name in (
+        'correctness',
+        'operator',
+        'conversions',
+        'norms',
+        'networks',
+        'blocks',
+        'sparse',
+    )  # fmt: skip
 )
 
 
@@ -53,6 +61,8 @@ def test_all_sections_run_in_the_interpreter(tmp_path, load_tool, monkeypatch):
         ['float32, channels last', 'yes'], ['bfloat16, planar', 'yes'],
         ['bfloat16, channels last', 'yes'],
     ]  # fmt: skip
+    [norms] = rows_of(text, 'norms')
+    assert norms[0] == '2x2x7x9' and float(norms[-1]) < 0.05
     assert 'SLaK-nano, not aligned' in [row[3] for row in rows_of(text, 'networks')]
 
 

@@ -11,6 +11,7 @@ tables of docs/performance.md. Sections:
   blocks       block sizes of the Triton kernels, by time
   operator     the operator next to cuDNN in both memory formats
   conversions  between planar and channels last, next to PyTorch's copy
+  norms        the sum of three batch norms in training, next to PyTorch's batch norms
   networks     SLaK next to ConvNeXt with as many multiply-adds
   sparse       2:4 sparse linear layers next to dense ones
 
@@ -245,13 +246,13 @@ def blocks(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
-def timed(ways: dict, args: argparse.Namespace, repeats: int) -> dict:
+def timed(ways: dict, args: argparse.Namespace, repeats: int, record: bool = True) -> dict:
     """Time ways as they are called, and as replays of CUDA graphs, which is the time on the GPU."""
     called = measure_in_turns(ways, args.device, repeats)
     found = {
         name: dict(ms=cost.ms, peak_mb=cost.peak_mb, gpu_ms=None) for name, cost in called.items()
     }
-    if args.device == 'cuda':
+    if args.device == 'cuda' and record:
         for name, prepare in ways.items():
             try:
                 costs = measure_in_turns({name: prepare}, 'cuda', repeats, graphs=True)
@@ -364,6 +365,50 @@ def conversions(args: argparse.Namespace) -> list[dict]:
     return rows
 
 
+def norms(args: argparse.Namespace) -> list[dict]:
+    """Check and time the sum of three batch norms, forward and backward, in bf16."""
+    from mmslak.ops.branch_norms import fused
+
+    stages, batch = ([(2, 7, 9)], 2) if args.tiny else (STAGES, 2 * args.batch)
+    rows = []
+    for channels, side, _ in stages:
+        shape = (batch, channels, side, side)
+        inputs = [
+            torch.randn(shape, device=args.device).to(torch.bfloat16).requires_grad_()
+            for _ in range(3)
+        ]
+        grad = torch.randn(shape, device=args.device).to(torch.bfloat16)
+        modules = [nn.BatchNorm2d(channels).to(args.device) for _ in inputs]
+        leaves = [*inputs, *(p for module in modules for p in module.parameters())]
+
+        def run(function, modules=modules, inputs=inputs, leaves=leaves, grad=grad):
+            out = function(inputs, modules)
+            return [out, *torch.autograd.grad(out, leaves, grad.to(out.dtype))]
+
+        wide = [x.detach().double().requires_grad_() for x in inputs]
+        exact = [nn.BatchNorm2d(channels).to(args.device, torch.float64) for _ in inputs]
+        want = run(_sum_of_norms, exact, wide, [*wide, *(p for m in exact for p in m.parameters())])
+        errors = [relative_error(a, b) for a, b in zip(run(fused), want, strict=True)]
+        del wide, exact, want
+        ways = dict(
+            fused=lambda run=run: lambda: run(fused),
+            native=lambda run=run: lambda: run(_sum_of_norms),
+        )
+        found = timed(ways, args, args.repeats)
+        rows.append(
+            dict(
+                shape=shape, error=max(errors),
+                **{name: cost['gpu_ms'] or cost['ms'] for name, cost in found.items()},
+                **{f'{name}_called': cost['ms'] for name, cost in found.items()},
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _sum_of_norms(inputs: list[Tensor], modules: list[nn.Module]) -> Tensor:
+    return sum(module(x) for module, x in zip(modules, inputs, strict=True))
+
+
 def networks(args: argparse.Namespace) -> list[dict]:
     """Time training steps (forward and backward) and inference, in bf16 autocast."""
     if not _installed('torchvision'):
@@ -379,15 +424,18 @@ def networks(args: argparse.Namespace) -> list[dict]:
     rows = []
     for mode, batch, size, archs in cases:
         names = []
+        archs = [arch for arch in archs if arch in args.archs]
         for arch in archs:
             names += [('convnext', PEERS.get(arch, 'tiny')), ('slak', arch)]
-            names += [('unaligned', arch)] if arch == archs[0] else []
+            names += [('unaligned', arch)] if arch in ('nano', 'tiny') else []
             names += [('merged', arch)] if mode == 'inference' else []
+            if mode == 'train' and arch == 'tiny' and args.device == 'cuda':
+                names += [('graphed', arch)]
         for name in dict.fromkeys(names):
             # One at a time, because the networks do not all fit into memory.
             ways = {name: network_way(*name, mode, batch, size, args.device)}
-            cost = timed(ways, args, max(3, args.repeats // 2))[name]
             kind, arch = name
+            cost = timed(ways, args, max(3, args.repeats // 2), record=kind != 'graphed')[name]
             rows.append(dict(mode=mode, batch=batch, size=size, network=kind, arch=arch, **cost))
             gpu = cost['gpu_ms'] or float('nan')
             log(
@@ -419,13 +467,18 @@ def network_way(kind, arch, mode, batch, size, device) -> Callable:
         model.train(mode == 'train')
         images = torch.randn(batch, 3, size, size, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
+        # Weights that were cast outside a CUDA graph would stay as they are.
+        autocast = dict(dtype=torch.bfloat16, cache_enabled=kind != 'graphed')
+        if kind == 'graphed':
+            with torch.autocast(device, **autocast):
+                model = torch.cuda.make_graphed_callables(model, (images,))
 
         def infer():
-            with torch.inference_mode(), torch.autocast(device, torch.bfloat16):
+            with torch.inference_mode(), torch.autocast(device, **autocast):
                 return model(images)
 
         def train():
-            with torch.autocast(device, torch.bfloat16):
+            with torch.autocast(device, **autocast):
                 out = model(images)
                 loss = (out[-1] if isinstance(out, tuple) else out).float().square().mean()
             loss.backward()
@@ -491,6 +544,7 @@ SECTIONS = dict(
     blocks=blocks,
     operator=operator,
     conversions=conversions,
+    norms=norms,
     networks=networks,
     sparse=sparse,
 )
@@ -509,7 +563,7 @@ def summarise(name: str, rows: list[dict]) -> None:
             timed = sorted((r for r in group if 'ms' in r), key=lambda r: r['ms'])
             best = ', '.join(f'{tuple(r["blocks"])} {r["ms"]:.3f}' for r in timed[:3])
             log(f'  {key}: {len(timed)} ran, best ms {best}')
-    elif name in ('ceilings', 'conversions', 'sparse'):
+    elif name in ('ceilings', 'conversions', 'norms', 'sparse'):
         for row in rows:
             log(
                 '  '
@@ -538,8 +592,14 @@ def main() -> None:
         default=min(12, os.cpu_count() or 1),
         help='processes that compile (default: the number of cores, at most 12)',
     )
+    parser.add_argument(
+        '--archs', nargs='+', choices=list(PEERS), default=list(PEERS),
+        help='sizes of SLaK in the section networks (default: all)',
+    )  # fmt: skip
     parser.add_argument('--tiny', action='store_true', help='tiny sizes, to try the code')
     args = parser.parse_args()
+    if args.tiny:
+        args.archs = ['nano']
     try:
         check_device(args.device)
     except ValueError as error:

@@ -19,6 +19,7 @@ NAMES = dict(
     slak='SLaK-{}',
     unaligned='SLaK-{}, not aligned',
     merged='SLaK-{}, merged',
+    graphed='SLaK-{}, CUDA graph',
 )
 ARCHS = dict(tiny='T', small='S', base='B')
 
@@ -145,10 +146,28 @@ def conversions_table(rows: list[dict]) -> Table:
     return table
 
 
+def norms_table(rows: list[dict]) -> Table:
+    """Put the sum of batch norms by Triton and by PyTorch side by side."""
+    table = Table('feature map')
+    for heading in (
+        'PyTorch, ms on the GPU', 'Triton', 'times faster', 'PyTorch, ms as called', 'Triton',
+        'largest error',
+    ):  # fmt: skip
+        table.add_column(heading, justify='right')
+    for row in rows:
+        table.add_row(
+            _times(row['shape']), _number(row['native']), _number(row['fused']),
+            f'{row["native"] / row["fused"]:.1f}', _number(row['native_called']),
+            _number(row['fused_called']), _number(row['error'], 2),
+        )  # fmt: skip
+    return table
+
+
 TABLES = dict(
     correctness=correctness_table,
     operator=operator_table,
     conversions=conversions_table,
+    norms=norms_table,
     networks=network_table,
     blocks=block_table,
     sparse=sparse_table,
