@@ -7,7 +7,7 @@ with --amp takes a few minutes.
 
 _base_ = 'upernet_slak_nano_camvid.py'
 
-max_iters = 6000
+max_iters = 1823  # 119 epochs
 widths = [32, 64, 160, 240]
 batch_size, crop_size = 24, (480, 640)
 scale = (960, 720)
