@@ -7,6 +7,13 @@ not imported. Without MMEngine, ``mmslak.ops`` and ``mmslak.sparsity`` can still
 """
 
 import importlib.util
+import os
+import sys
+
+if 'torch' not in sys.modules and not os.environ.keys() & {'GOMP_SPINCOUNT', 'OMP_WAIT_POLICY'}:
+    # OpenMP reads it when PyTorch is imported. Waiting threads spin for a shorter time, so that
+    # another process on the same cores is not kept waiting (tools/benchmark/busy_neighbour.py).
+    os.environ['GOMP_SPINCOUNT'] = '10000'
 
 from . import sparsity
 

@@ -347,13 +347,20 @@ def choose(
         return 'native'
     if not cpp.available():
         return 'pytorch' if max(kernel_size) > SMALL_KERNEL else 'native'
+    if gradient:
+        return 'cpp'
     # In tools/benchmark/large_kernel.py PyTorch's convolution was faster for small kernels with
-    # channels last, and for tall kernels on small feature maps with channels first.
-    if x.is_contiguous(memory_format=torch.channels_last):
-        fast = max(kernel_size) <= 3
-    else:
-        fast = kernel_size[0] > kernel_size[1] and x.shape[2] * x.shape[3] <= 256
-    return 'native' if fast and not gradient else 'cpp'
+    # channels last, and for tall kernels on small feature maps. With channels last and without
+    # AVX-512 these are the smallest ones only.
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    positions = 64 if last and not _has_avx512() else 256
+    tall = kernel_size[0] > kernel_size[1] and x.shape[2] * x.shape[3] <= positions
+    return 'native' if tall or (last and max(kernel_size) <= 3) else 'cpp'
+
+
+@functools.cache
+def _has_avx512() -> bool:
+    return torch.backends.cpu.get_cpu_capability() == 'AVX512'
 
 
 _MODULES = {'native': native, 'pytorch': pytorch, 'cpp': cpp, 'measured': measured}

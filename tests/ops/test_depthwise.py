@@ -437,12 +437,18 @@ def test_wrong_environment_variable_is_named(monkeypatch):
         LargeKernelConv2d(3, 3, 5)
 
 
-def test_choice_by_shape():
-    x = torch.randn(1, 3, 8, 8)
+@pytest.mark.parametrize('avx512', [False, True])
+def test_choice_by_shape(avx512, monkeypatch):
+    monkeypatch.setattr(depthwise, '_has_avx512', lambda: avx512)
+    x = torch.randn(1, 3, 14, 14)
     last = x.contiguous(memory_format=torch.channels_last)
     assert choose(last, (3, 3)) == 'native'
     assert choose(x, (51, 5)) == 'native'
-    assert choose(x, (51, 5), gradient=True) == choose(last, (51, 5))
+    if cpp.available():
+        assert choose(x, (51, 5), gradient=True) == 'cpp'
+        assert choose(last, (51, 5)) == ('native' if avx512 else 'cpp')
+        small = last[..., :7, :7].contiguous(memory_format=torch.channels_last)
+        assert choose(small, (51, 5)) == 'native'
     assert choose(x, (5, 51)) == ('cpp' if cpp.available() else 'pytorch')
     assert choose(x.to('meta'), (5, 51)) == 'native'
 

@@ -39,8 +39,10 @@ NETWORKS = {
     'upernet_slak_nano_finetune_camvid': 'UperNet + SLaK-nano, second part (ours)',
     'upernet_slak_nano_colour_camvid': 'UperNet + SLaK-nano, third part (ours)',
     'nano_part4': 'UperNet + SLaK-nano, fourth part (ours)',
-    'upernet_slak_nano_final_camvid': 'UperNet + SLaK-nano (ours)',
-    'upernet_slak_micro_camvid': 'UperNet + SLaK-micro (ours)',
+    'upernet_slak_nano_final_camvid': 'UperNet + SLaK-nano, fifth part (ours)',
+    'upernet_slak_nano_gpu_camvid': 'UperNet + SLaK-nano (ours)',
+    'upernet_slak_micro_camvid': 'UperNet + SLaK-micro, first part (ours)',
+    'upernet_slak_micro_final_camvid': 'UperNet + SLaK-micro (ours)',
 }
 SOURCES = {
     'tiramisu': '[Tiramisu](https://arxiv.org/abs/1611.09326), table 3',
