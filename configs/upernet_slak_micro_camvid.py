@@ -45,6 +45,9 @@ param_scheduler = [
     dict(_base_.param_scheduler[1], end=max_iters),
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 2)
-default_hooks = dict(checkpoint=dict(interval=2000), ema=dict(momentum=1e-2, interval=5))
-# A step is computed faster than its kernels are launched.
-custom_hooks = [dict(type='mmslak.CUDAGraphHook', modules=['backbone', 'decode_head'])]
+default_hooks = dict(
+    checkpoint=dict(interval=2000),
+    ema=dict(momentum=1e-2, interval=5),
+    # A step is computed faster than its kernels are launched.
+    cuda_graph=dict(type='mmslak.CUDAGraphHook', modules=['backbone', 'decode_head']),
+)

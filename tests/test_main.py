@@ -1,5 +1,7 @@
 """The command ``mmslak``."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -52,3 +54,22 @@ def test_error_is_one_sentence(mmslak, capsys):
     assert mmslak('train', 'mmslak::slak_t_in1') == 2
     error = capsys.readouterr().err.splitlines()[0]
     assert error == ('error: config mmslak::slak_t_in1 does not exist; did you mean slak_t_in1k?')
+
+
+@pytest.mark.parametrize(
+    ('before', 'variables', 'spins'),
+    [
+        ('', {}, '10000'),
+        ('', dict(GOMP_SPINCOUNT='5'), '5'),
+        ('', dict(OMP_WAIT_POLICY='passive'), 'None'),
+        # Too late: OpenMP has read it.
+        ('import torch; ', {}, 'None'),
+    ],
+)
+def test_waiting_threads_spin_for_a_short_time(before, variables, spins):
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(('GOMP_', 'OMP_WAIT'))}
+    code = before + 'import os, mmslak; print(os.environ.get("GOMP_SPINCOUNT"))'
+    run = subprocess.run(
+        [sys.executable, '-c', code], env={**kept, **variables}, capture_output=True, text=True
+    )
+    assert run.stdout.split()[-1] == spins, run.stderr

@@ -123,7 +123,7 @@ def test_report_fills_the_page(load_tool, tmp_path, monkeypatch, capsys):
     )
     for name, value in (
         ('published', published),
-        ('upernet_slak_nano_final_camvid', ours),
+        ('upernet_slak_nano_gpu_camvid', ours),
         ('scores', scores),
         ('parameters', parameters),
         ('erf_ratios', dict(net=dict(raw=[0.1, 0.2, 0.3, 0.9]))),

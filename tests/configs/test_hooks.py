@@ -57,7 +57,10 @@ def test_every_hook_has_a_name(path):
     assert 'custom_hooks' not in cfg
     kinds = {name: hook.type.split('.')[-1] for name, hook in cfg.default_hooks.items()}
     expected = dict(
-        sparsity='DynamicSparsityHook', ema='EMAHook', finish_training='FinishTrainingHook'
+        sparsity='DynamicSparsityHook',
+        ema='EMAHook',
+        finish_training='FinishTrainingHook',
+        cuda_graph='CUDAGraphHook',
     )
     for name, kind in kinds.items():
         assert expected.get(name, kind) == kind

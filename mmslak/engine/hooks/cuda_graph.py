@@ -23,6 +23,7 @@ class CUDAGraphHook(Hook):
     such an input.
 
     On other devices than NVIDIA GPUs the hook does nothing. Second derivatives are not supported.
+    Register it in a config as ``default_hooks=dict(cuda_graph=dict(type='mmslak.CUDAGraphHook'))``.
 
     Args:
         modules (Sequence[str]): Names of the modules in the model. Their inputs must be tensors, or
@@ -47,7 +48,7 @@ class CUDAGraphHook(Hook):
         model = runner.model
         if is_model_wrapper(model) or runner.world_size > 1:
             raise ValueError(
-                'CUDAGraphHook needs a training in one process; remove it from custom_hooks'
+                'CUDAGraphHook needs a training in one process; set default_hooks.cuda_graph=None'
             )
         wrappers = runner.optim_wrapper
         wrappers = wrappers.values() if isinstance(wrappers, dict) else [wrappers]
