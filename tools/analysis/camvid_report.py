@@ -34,15 +34,17 @@ from mmslak.console import guarded
 
 #: Name of a result file without suffix, and of its network in tables.
 NETWORKS = {
-    'upernet_slak_nano_camvid': 'UperNet + SLaK-nano, first part (ours)',
-    'nano_original_size': 'UperNet + SLaK-nano, second part at 480 x 360 (ours)',
-    'upernet_slak_nano_finetune_camvid': 'UperNet + SLaK-nano, second part (ours)',
-    'upernet_slak_nano_colour_camvid': 'UperNet + SLaK-nano, third part (ours)',
-    'nano_part4': 'UperNet + SLaK-nano, fourth part (ours)',
-    'upernet_slak_nano_final_camvid': 'UperNet + SLaK-nano, fifth part (ours)',
     'upernet_slak_nano_gpu_camvid': 'UperNet + SLaK-nano (ours)',
-    'upernet_slak_micro_camvid': 'UperNet + SLaK-micro, first part (ours)',
     'upernet_slak_micro_final_camvid': 'UperNet + SLaK-micro (ours)',
+}
+#: The same for earlier parts of the trainings, which are only in the figure of the curves.
+PARTS = {
+    'upernet_slak_nano_camvid': 'SLaK-nano, part 1',
+    'upernet_slak_nano_finetune_camvid': 'SLaK-nano, part 2',
+    'upernet_slak_nano_colour_camvid': 'SLaK-nano, part 3',
+    'nano_part4': 'SLaK-nano, part 4',
+    'upernet_slak_nano_final_camvid': 'SLaK-nano, part 5',
+    'upernet_slak_micro_camvid': 'SLaK-micro, part 1',
 }
 SOURCES = {
     'tiramisu': '[Tiramisu](https://arxiv.org/abs/1611.09326), table 3',
@@ -51,9 +53,9 @@ SOURCES = {
 }
 
 
-def read_results(folder: Path) -> dict[str, dict]:
-    """Read the results that are there, by name in tables."""
-    files = {title: folder / f'{name}.json' for name, title in NETWORKS.items()}
+def read_results(folder: Path, titles: dict[str, str]) -> dict[str, dict]:
+    """Read the results that are there, by their titles."""
+    files = {title: folder / f'{name}.json' for name, title in titles.items()}
     return {title: json.loads(file.read_text()) for title, file in files.items() if file.is_file()}
 
 
@@ -133,7 +135,7 @@ def draw_curves(results: dict[str, dict], path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6), layout='constrained')
     for name, result in results.items():
         left.plot(*zip(*result['loss'], strict=True), linewidth=1)
-        label = name.removesuffix(' (ours)')
+        label = name.removesuffix(' (ours)').replace('UperNet + ', '')
         right.plot(*zip(*result['validation'], strict=True), marker='o', markersize=3, label=label)
     left.set(xlabel='iteration', ylabel='training loss')
     right.set(xlabel='iteration', ylabel='validation mIoU, %')
@@ -172,11 +174,12 @@ def main() -> None:
     args = parser.parse_args()
     matplotlib.use('Agg')
     published = json.loads((args.results / 'published.json').read_text())
-    results = read_results(args.results)
+    results = read_results(args.results, NETWORKS)
     tables = {'comparison': comparison_table(published, results)}
     if results:
         tables['classes'] = class_table(results)
-        draw_curves(results, args.results / 'curves.png')
+        parts = read_results(args.results, PARTS)
+        draw_curves({**parts, **results}, args.results / 'curves.png')
     if (args.results / 'scores.json').is_file():
         scores = json.loads((args.results / 'scores.json').read_text())
         parameters = json.loads((args.results / 'parameters.json').read_text())
