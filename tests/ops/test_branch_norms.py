@@ -102,13 +102,13 @@ def check(shape, branches, dtype, mean=0.0):
 
 
 @runs_kernels
-@settings(max_examples=25, deadline=None, derandomize=True, database=None)
+@settings(max_examples=20, deadline=None, derandomize=True, database=None)
 @given(
     st.tuples(st.integers(2, 5), *(st.integers(1, most) for most in (5, 40, 40))),
     st.sampled_from([2, 3]),
     st.sampled_from([torch.float32, torch.float16, torch.bfloat16]),
 )
-@example((2, 700, 3, 3), 3, torch.float32)
+@example((2, 70, 3, 3), 3, torch.float32)
 @example((1, 2, 48, 64), 3, torch.float32)
 @example((33, 1, 7, 7), 2, torch.float32)
 def test_equals_batch_norms(shape, branches, dtype):
