@@ -35,7 +35,7 @@ from mmslak.console import guarded
 #: Name of a result file without suffix, and of its network in tables.
 NETWORKS = {
     'upernet_slak_nano_gpu_camvid': 'UperNet + SLaK-nano (ours)',
-    'upernet_slak_micro_final_camvid': 'UperNet + SLaK-micro (ours)',
+    'upernet_slak_micro_camvid': 'UperNet + SLaK-micro (ours)',
 }
 #: The same for earlier parts of the trainings, which are only in the figure of the curves.
 PARTS = {
@@ -44,7 +44,6 @@ PARTS = {
     'upernet_slak_nano_colour_camvid': 'SLaK-nano, part 3',
     'nano_part4': 'SLaK-nano, part 4',
     'upernet_slak_nano_final_camvid': 'SLaK-nano, part 5',
-    'upernet_slak_micro_camvid': 'SLaK-micro, part 1',
 }
 SOURCES = {
     'tiramisu': '[Tiramisu](https://arxiv.org/abs/1611.09326), table 3',
