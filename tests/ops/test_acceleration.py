@@ -343,5 +343,7 @@ def test_networks_of_mmpretrain(kind, kernel, settings):
         before = model(x)[-1]
         swaps = accelerate(model, x, log=None)
         after = model(x)[-1]
-    assert any(swap.kernel_size == (kernel, kernel) and swap.swapped for swap in swaps)
+    large = [swap for swap in swaps if swap.kernel_size == (kernel, kernel)]
+    # Convolutions of 31 x 31 are many times faster. For 7 x 7 it depends on the machine.
+    assert large and (kernel == 7 or all(swap.swapped for swap in large))
     assert ((after - before).abs().max() / before.abs().max()).item() < 1e-4

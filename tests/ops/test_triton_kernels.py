@@ -457,7 +457,10 @@ def test_available():
 
 
 def launches(monkeypatch, capability, shape, kernel, dtype, layout, dilation):
-    """Return what the forward pass and the weight gradient would launch with this capability."""
+    """Return what the forward pass and the weight gradient would launch with this capability.
+
+    Conversions of the memory format are left out.
+    """
     recorded = []
     with monkeypatch.context() as patch:
         patch.setattr(triton_kernels, 'launch', lambda *launch: recorded.append(launch))
@@ -467,8 +470,9 @@ def launches(monkeypatch, capability, shape, kernel, dtype, layout, dilation):
         grad = x.to(memory_format=torch.channels_last) if layout == 'channels_last' else x
         triton_kernels.forward(grad, x.new_empty(shape[1], 1, *kernel), dilation=dilation)
         triton_kernels.weight_gradient(x, grad, kernel, dilation)
-    assert len(recorded) == 2
-    return recorded
+    kernels = [launch for launch in recorded if launch[0] is not triton_kernels._transpose_kernel]
+    assert len(kernels) == 2
+    return kernels
 
 
 @pytest.fixture
