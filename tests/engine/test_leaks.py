@@ -29,17 +29,19 @@ class GrowingScore(BaseMetric):
 
 
 class Resources(Hook):
-    """Record memory in MB, open files and child processes."""
+    """Record memory in MB, open files and the child processes that are new."""
 
     priority = 'LOWEST'
 
     def __init__(self, at):
         self.at, self.seen = at, {}
+        # Loaders of other tests may still have processes.
+        self.older = child_processes()
 
     def after_train_iter(self, runner, *args, **kwargs):
         if runner.iter + 1 in self.at:
             gc.collect()
-            children = Path(f'/proc/self/task/{os.getpid()}/children').read_text().split()
+            children = child_processes() - self.older
             self.seen[runner.iter + 1] = dict(
                 memory=sum(memory(process) for process in ('self', *children)),
                 files=open_files(),
@@ -47,10 +49,18 @@ class Resources(Hook):
             )
 
 
+def child_processes():
+    """Return the numbers of the child processes."""
+    return set(Path(f'/proc/self/task/{os.getpid()}/children').read_text().split())
+
+
 def memory(process):
-    """Return the memory of a process that it does not share, in MB."""
+    """Return the memory that a process has written and does not share, in MB.
+
+    Pages of libraries are not counted: they are shared only as long as other processes use them.
+    """
     lines = Path(f'/proc/{process}/smaps_rollup').read_text().splitlines()
-    private = [line.split()[1] for line in lines if line.startswith('Private')]
+    private = [line.split()[1] for line in lines if line.startswith('Private_Dirty')]
     return sum(map(int, private)) / 1e3
 
 
