@@ -1,7 +1,7 @@
 """A last part of the training of SLaK-nano on CamVid, for one GPU.
 
-It has the images and batches of SLaK-micro, and starts from the fifth part of the training on a
-CPU, whose weights are those of the model in the package:
+It has the images and batches of SLaK-micro, and starts from the best checkpoint of the fifth part.
+The model in the package is its result:
 --amp --cfg-options load_from=work_dirs/upernet_slak_nano_final_2_camvid/best_mIoU_iter_2400.pth
 """
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..ops import LargeKernelConv2d, decomposed_conv2d, depthwise_conv2d
-from ..ops.branch_norms import sum_of_batch_norms
+from ..ops.branch_norms import has_hooks, sum_of_batch_norms
 from ..ops.depthwise import add_centred
 from ..ops.layout import prefers_planar, to_channels_last, to_planar
 from .arguments import check_kernels
@@ -98,18 +98,10 @@ class SpatialMixing(nn.Module):
                 return decomposed_conv2d(x, **kernels, bias=bias, implementation=implementation)
             return depthwise_conv2d(x, kernels['large'], bias, self.large.conv.implementation)
         branches = [getattr(self, name) for name in self.branch_names]
-        if any(
-            len(branch) != 2
-            or branch._forward_hooks
-            or branch._forward_pre_hooks
-            or branch._backward_hooks
-            or branch._backward_pre_hooks
-            for branch in branches
-        ):
-            # A single branch has no norm, and hooks must be called.
-            return sum(branch(x) for branch in branches)
-        features = [branch.conv(x) for branch in branches]
-        return sum_of_batch_norms(features, [branch.norm for branch in branches])
+        if all(map(_is_conv_and_norm, branches)):
+            features = [branch.conv(x) for branch in branches]
+            return sum_of_batch_norms(features, [branch.norm for branch in branches])
+        return sum(branch(x) for branch in branches)
 
     def switch_to_deploy(self) -> None:
         """Replace the branches by merged convolutions, in place.
@@ -171,6 +163,15 @@ class SpatialMixing(nn.Module):
     def _norm(self, name: str) -> nn.Module | None:
         """Return the norm of a branch, if it has one."""
         return getattr(getattr(self, name), 'norm', None)
+
+
+def _is_conv_and_norm(branch: nn.Module) -> bool:
+    """Return whether a branch consists of these two modules, and need not be called itself."""
+    return (
+        type(branch) is nn.Sequential
+        and list(branch._modules) == ['conv', 'norm']
+        and not has_hooks(branch)
+    )
 
 
 def _folds(norm: nn.Module) -> bool:

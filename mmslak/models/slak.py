@@ -15,6 +15,7 @@ from ..ops.aligned import (
     padded_parameters,
     runs_aligned,
 )
+from ..ops.branch_norms import has_hooks
 from .activation_checkpointing import checkpointed
 from .arguments import (
     as_tuple,
@@ -145,9 +146,7 @@ class SLaKBlock(nn.Module):
         """Return whether the layers must be called: they were replaced or have hooks."""
         layers = (self.norm, self.pwconv1, self.act, self.pwconv2)
         return not all(
-            type(layer) in (nn.LayerNorm, nn.Linear, nn.GELU)
-            and not (layer._forward_hooks or layer._forward_pre_hooks)
-            and not (layer._backward_hooks or layer._backward_pre_hooks)
+            type(layer) in (nn.LayerNorm, nn.Linear, nn.GELU) and not has_hooks(layer)
             for layer in layers
         )
 

@@ -61,6 +61,16 @@ def can_fuse(features: Sequence[Tensor], norms: Sequence[nn.Module]) -> bool:
     )
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Return whether a module must be called, because it has hooks."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
 def _is_plain(norm: nn.Module) -> bool:
     """Return whether a norm is a batch norm in training, without hooks."""
     return (
@@ -69,8 +79,7 @@ def _is_plain(norm: nn.Module) -> bool:
         and norm.affine
         and norm.running_mean is not None
         and norm.momentum is not None
-        and not (norm._forward_hooks or norm._forward_pre_hooks)
-        and not (norm._backward_hooks or norm._backward_pre_hooks)
+        and not has_hooks(norm)
     )
 
 

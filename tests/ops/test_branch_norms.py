@@ -4,56 +4,36 @@ As in test_triton_kernels.py, the kernels run on a GPU or, in another process, i
 """
 
 import copy
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from interpreted import patch_interpreter
 from torch import nn
 
 triton = pytest.importorskip('triton', minversion='3.4')
 
-from compiling import compiled, usage  # noqa: E402
+from triton_testing import (  # noqa: E402
+    DEVICE,
+    compiled,
+    compiles,
+    run_in_the_interpreter,
+    runs_kernels,
+    starts_the_interpreter,
+    usage,
+)
 
 from mmslak.models.large_kernel import SpatialMixing  # noqa: E402
 from mmslak.ops import branch_norms, measured, triton_launch, triton_norms  # noqa: E402
 
-INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
-DEVICE = 'cuda' if torch.cuda.is_available() and not INTERPRETED else 'cpu'
-ROOT = Path(__file__).parents[2]
 #: Error of a result of random values of size 1: of float32 sums and, in 16 bits, of rounding. The
 #: interpreter truncates bfloat16.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 4e-2}
 
-runs_kernels = pytest.mark.skipif(
-    DEVICE == 'cpu' and not INTERPRETED,
-    reason='without a GPU test_in_the_interpreter runs this test',
-)
-compiles = pytest.mark.skipif(
-    INTERPRETED or not Path(triton.knobs.nvidia.ptxas.path).exists(),
-    reason="needs Triton's compiler and ptxas",
-)
 
-if INTERPRETED:
-    patch_interpreter()
-
-
-@pytest.mark.skipif(INTERPRETED or DEVICE == 'cuda', reason='the tests run in this process')
+@starts_the_interpreter
 def test_in_the_interpreter():
-    run = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', __file__],
-        cwd=ROOT,
-        env={**os.environ, 'TRITON_INTERPRET': '1'},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
-    assert ' passed' in run.stdout
+    run_in_the_interpreter(__file__)
 
 
 def make(shape, branches, dtype, mean=0.0, seed=0):

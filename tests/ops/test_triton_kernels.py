@@ -5,21 +5,24 @@ this process, compiled. Without a GPU, `test_in_the_interpreter` runs the tests 
 another process. The compiler does not need a GPU and is tested in this process.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from interpreted import patch_interpreter
 from tensors import LAYOUTS, arrange
 
 triton = pytest.importorskip('triton', minversion='3.4')
 
-from compiling import compiled, usage  # noqa: E402
+from triton_testing import (  # noqa: E402
+    DEVICE,
+    INTERPRETED,
+    compiled,
+    compiles,
+    run_in_the_interpreter,
+    runs_kernels,
+    starts_the_interpreter,
+    usage,
+)
 
 from mmslak.ops import (  # noqa: E402
     decomposed_conv2d,
@@ -31,36 +34,13 @@ from mmslak.ops import (  # noqa: E402
 from mmslak.ops.layout import to_channels_last, to_planar  # noqa: E402
 from mmslak.ops.precision import allow_tf32, tf32_allowed  # noqa: E402
 
-INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
-DEVICE = 'cuda' if torch.cuda.is_available() and not INTERPRETED else 'cpu'
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-ROOT = Path(__file__).parents[2]
-
-runs_kernels = pytest.mark.skipif(
-    DEVICE == 'cpu' and not INTERPRETED,
-    reason='without a GPU test_in_the_interpreter runs this test',
-)
-compiles = pytest.mark.skipif(
-    INTERPRETED or not Path(triton.knobs.nvidia.ptxas.path).exists(),
-    reason="needs Triton's compiler and ptxas",
-)
-
-if INTERPRETED:
-    patch_interpreter()
 
 
-@pytest.mark.skipif(INTERPRETED or DEVICE == 'cuda', reason='the tests run in this process')
+@starts_the_interpreter
 @pytest.mark.parametrize('selection', ['not slow', pytest.param('slow', marks=pytest.mark.slow)])
 def test_in_the_interpreter(selection):
-    run = subprocess.run(
-        [sys.executable, '-m', 'pytest', '-q', '-m', selection, __file__],
-        cwd=ROOT,
-        env={**os.environ, 'TRITON_INTERPRET': '1'},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
-    assert ' passed' in run.stdout
+    run_in_the_interpreter(__file__, selection)
 
 
 def assert_near(got, operation, *operands):

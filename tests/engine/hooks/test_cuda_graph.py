@@ -82,7 +82,7 @@ def test_replays_what_was_recorded_and_computes_the_rest(monkeypatch):
     plain = nn.BatchNorm1d(3)
     graphed = GraphedModule(module, 'norm', logging.getLogger('test'))
     torch.testing.assert_close(module(x), 2 * plain(x))
-    # Running the module for the recording does not count, and neither does its graph here twice.
+    # The statistics are those of one step: the passes for the recording are undone.
     torch.testing.assert_close(module.running_mean, plain.running_mean)
     assert recording.count == 1
     # Other shapes, evaluation mode and passes without gradients.

@@ -1,13 +1,54 @@
-"""Triton kernels compiled for a GPU that need not be there."""
+"""What tests of Triton kernels share: where they run, and kernels compiled without a GPU.
 
+Triton decides at import whether kernels are compiled or interpreted. With a GPU all tests run in
+one process, compiled. Without a GPU, tests of kernels run in the interpreter, in another process.
+"""
+
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
+import pytest
+import torch
 import triton
+from helpers import ROOT
+from interpreted import patch_interpreter
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import create_function_from_signature
+
+INTERPRETED = os.environ.get('TRITON_INTERPRET') == '1'
+DEVICE = 'cuda' if torch.cuda.is_available() and not INTERPRETED else 'cpu'
+
+runs_kernels = pytest.mark.skipif(
+    DEVICE == 'cpu' and not INTERPRETED,
+    reason='without a GPU test_in_the_interpreter runs this test',
+)
+starts_the_interpreter = pytest.mark.skipif(
+    INTERPRETED or DEVICE == 'cuda', reason='the tests run in this process'
+)
+compiles = pytest.mark.skipif(
+    INTERPRETED or not Path(triton.knobs.nvidia.ptxas.path).exists(),
+    reason="needs Triton's compiler and ptxas",
+)
+
+if INTERPRETED:
+    patch_interpreter()
+
+
+def run_in_the_interpreter(file, selection='not slow'):
+    """Run the tests of a file in another process, where Triton interprets kernels."""
+    run = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-q', '-m', selection, file],
+        cwd=ROOT,
+        env={**os.environ, 'TRITON_INTERPRET': '1'},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+    assert ' passed' in run.stdout
 
 
 def compiled(launch, capability):
